@@ -1,0 +1,1 @@
+//! Typed commands and answers, a module per family. Field names are the wire's.

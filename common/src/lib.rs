@@ -1,0 +1,15 @@
+//! What the system VMs and the management end share.
+//!
+//! - [`boot`]: the boot arguments of a system VM, as one typed [`boot::Identity`].
+//! - [`channel`]: the management channel (TCP 8250), both ends.
+//! - [`command`]: typed commands and answers of that channel, a module per family.
+//! - [`shim`]: what answers the host over SSH, and its road to the role's daemon.
+//! - [`handover`]: how a role's core hands sockets and snapshots to its serve process.
+//! - [`paths`]: where things lie in a system VM.
+
+pub mod boot;
+pub mod channel;
+pub mod command;
+pub mod handover;
+pub mod paths;
+pub mod shim;

@@ -1,0 +1,1 @@
+//! Labs: namespaces, booted VMs, stores and browsers for the scenarios.
