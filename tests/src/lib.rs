@@ -1,1 +1,6 @@
-//! Labs: namespaces, booted VMs, stores and browsers for the scenarios.
+//! Labs for the scenarios: network namespaces, processes, booted VMs.
+//!
+//! A guard object owns each outside thing and removes it when dropped, so that a failed test
+//! leaves nothing behind. Names carry a run id, so that two checkouts never collide.
+
+pub mod lab;

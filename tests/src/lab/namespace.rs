@@ -1,0 +1,113 @@
+//! Network namespaces, joined by veth pairs and bridges.
+
+use std::process::{Command, Output, Stdio};
+
+use super::{Process, run_id};
+
+/// A network namespace; everything in it ends when this is dropped.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    /// Makes a namespace with `lo` up. `role` is a short word for messages (`guest`, `internet`).
+    pub fn new(role: &str) -> Self {
+        let name = format!("tv{}-{role}", run_id());
+        ip(&["netns", "add", &name]);
+        let namespace = Self { name };
+        namespace.ip(&["link", "set", "lo", "up"]);
+        namespace
+    }
+
+    /// The name `ip netns` knows it by.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs `ip` inside, for instance `["addr", "add", "10.1.1.2/24", "dev", "eth0"]`.
+    pub fn ip(&self, words: &[&str]) {
+        let mut all = vec!["-n", &self.name];
+        all.extend(words);
+        ip(&all);
+    }
+
+    /// Sets an interface up and gives it an address such as `10.1.1.2/24`.
+    pub fn address(&self, device: &str, address: &str) {
+        self.ip(&["addr", "add", address, "dev", device]);
+        self.ip(&["link", "set", device, "up"]);
+    }
+
+    /// Makes a bridge that is up.
+    pub fn bridge(&self, name: &str) {
+        self.ip(&["link", "add", name, "type", "bridge"]);
+        self.ip(&["link", "set", name, "up"]);
+    }
+
+    /// Puts an interface under a bridge of this namespace and sets it up.
+    pub fn attach(&self, bridge: &str, device: &str) {
+        self.ip(&["link", "set", device, "master", bridge, "up"]);
+    }
+
+    /// A command that will run inside.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name]).arg(program.as_ref());
+        command
+    }
+
+    /// Runs a shell line inside and returns what came of it, whatever its exit code.
+    pub fn sh(&self, line: &str) -> Output {
+        self.command("sh").args(["-c", line]).stdin(Stdio::null()).output().expect("sh")
+    }
+
+    /// Runs a shell line inside and returns its standard output.
+    ///
+    /// # Panics
+    /// When it fails; the message carries what it printed.
+    pub fn ok(&self, line: &str) -> String {
+        let out = self.sh(line);
+        assert!(
+            out.status.success(),
+            "{} in {}: {}\n{}{}",
+            line,
+            self.name,
+            out.status,
+            String::from_utf8_lossy(&out.stdout),
+            String::from_utf8_lossy(&out.stderr)
+        );
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+
+    /// Starts a process inside; it ends with the guard.
+    pub fn spawn(&self, program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Process {
+        let mut command = self.command(program);
+        command.args(arguments);
+        Process::start(command)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        if let Ok(out) = Command::new("ip").args(["netns", "pids", &self.name]).output() {
+            for pid in String::from_utf8_lossy(&out.stdout).split_whitespace() {
+                let _ = Command::new("kill").args(["-9", pid]).status();
+            }
+        }
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+    }
+}
+
+/// Joins two namespaces by a veth pair: `a_device` in `a`, `b_device` in `b`, both up.
+pub fn join(a: &Namespace, a_device: &str, b: &Namespace, b_device: &str) {
+    ip(&[
+        "link", "add", a_device, "netns", &a.name, "type", "veth", "peer", "name", b_device, "netns", &b.name,
+    ]);
+    a.ip(&["link", "set", a_device, "up"]);
+    b.ip(&["link", "set", b_device, "up"]);
+}
+
+fn ip(words: &[&str]) {
+    let out = Command::new("ip").args(words).output().expect("ip (package iproute2)");
+    assert!(out.status.success(), "ip {}: {}", words.join(" "), String::from_utf8_lossy(&out.stderr));
+}
