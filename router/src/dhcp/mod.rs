@@ -1,0 +1,1 @@
+//! DHCP for guests (RFC 2131), from reservations only.

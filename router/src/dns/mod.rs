@@ -1,0 +1,1 @@
+//! DNS for guests: local names, and a forwarder for everything else.

@@ -1,0 +1,1 @@
+//! User data and metadata over HTTP.
