@@ -6,6 +6,7 @@
 //! - [`shim`]: what answers the host over SSH, and its road to the role's daemon.
 //! - [`handover`]: how a role's core hands sockets and snapshots to its serve process.
 //! - [`paths`]: where things lie in a system VM.
+//! - [`token`]: the sealed token of a console URL.
 
 pub mod boot;
 pub mod channel;
@@ -13,3 +14,4 @@ pub mod command;
 pub mod handover;
 pub mod paths;
 pub mod shim;
+pub mod token;

@@ -1,1 +1,3 @@
 //! Typed commands and answers, a module per family. Field names are the wire's.
+
+pub mod console;
