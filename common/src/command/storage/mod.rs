@@ -1,0 +1,43 @@
+//! Commands and answers of the secondary storage VM: set-up, downloads, copies, deletions and
+//! listings of stores, and the transfer objects that they carry.
+//!
+//! Fields declared as an interface by the other end ([`DataTO`], [`DataStoreTO`]) travel as an
+//! object with one key, the class name; all others are plain objects. Members that are absent
+//! read as nothing, unknown members are ignored.
+
+mod copy;
+mod data;
+mod download;
+mod query;
+mod setup;
+mod store;
+
+pub use copy::{CopyCmdAnswer, CopyCommand, DeleteCommand};
+pub use data::{DataTO, ImageFormat, SnapshotObjectTO, TemplateObjectTO, VolumeObjectTO};
+pub use download::{
+    DownloadAnswer, DownloadCommand, DownloadProgressCommand, DownloadStatus, PasswordAuth, Proxy,
+    ResourceType,
+};
+pub use query::{
+    ComputeChecksumCommand, GetStorageStatsAnswer, GetStorageStatsCommand, ListTemplateAnswer,
+    ListTemplateCommand, ListVolumeAnswer, ListVolumeCommand, TemplateProp,
+};
+
+pub use setup::{
+    Certificates, PingStorageCommand, PortConfig, SecStorageFirewallCfgCommand, SecStorageSetupAnswer,
+    SecStorageSetupCommand, SecStorageVMSetupCommand, StartupSecondaryStorageCommand,
+};
+pub use store::{DataStoreTO, NfsTO, S3TO, StoreRole};
+
+/// Ties a type to its class name.
+macro_rules! wire {
+    ($($type:ty => $class:literal),+ $(,)?) => {
+        $(impl crate::channel::message::Wire for $type {
+            const CLASS: &'static str = $class;
+        })+
+    };
+}
+use wire;
+
+#[cfg(test)]
+mod tests;
