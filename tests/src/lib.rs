@@ -4,3 +4,4 @@
 //! leaves nothing behind. Names carry a run id, so that two checkouts never collide.
 
 pub mod lab;
+pub mod zone;

@@ -8,16 +8,39 @@ use super::{Process, run_id};
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
+    keep: bool,
 }
 
 impl Namespace {
     /// Makes a namespace with `lo` up. `role` is a short word for messages (`guest`, `internet`).
     pub fn new(role: &str) -> Self {
-        let name = format!("tv{}-{role}", run_id());
+        Self::named(format!("tv{}-{role}", run_id()))
+    }
+
+    /// Makes a namespace of that very name, after removing one that was left behind.
+    pub fn named(name: String) -> Self {
+        if std::path::Path::new("/run/netns").join(&name).exists() {
+            Self::end(&name);
+        }
         ip(&["netns", "add", &name]);
-        let namespace = Self { name };
+        let namespace = Self { name, keep: false };
         namespace.ip(&["link", "set", "lo", "up"]);
         namespace
+    }
+
+    /// Lets the namespace and what runs in it outlive this guard.
+    pub fn keep(&mut self) {
+        self.keep = true;
+    }
+
+    /// Ends everything that runs in the namespace called `name`, and removes it.
+    pub fn end(name: &str) {
+        if let Ok(out) = Command::new("ip").args(["netns", "pids", name]).output() {
+            for pid in String::from_utf8_lossy(&out.stdout).split_whitespace() {
+                let _ = Command::new("kill").args(["-9", pid]).stderr(Stdio::null()).status();
+            }
+        }
+        let _ = Command::new("ip").args(["netns", "del", name]).stderr(Stdio::null()).status();
     }
 
     /// The name `ip netns` knows it by.
@@ -89,12 +112,9 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        if let Ok(out) = Command::new("ip").args(["netns", "pids", &self.name]).output() {
-            for pid in String::from_utf8_lossy(&out.stdout).split_whitespace() {
-                let _ = Command::new("kill").args(["-9", pid]).status();
-            }
+        if !self.keep {
+            Self::end(&self.name);
         }
-        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
     }
 }
 

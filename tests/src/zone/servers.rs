@@ -1,0 +1,87 @@
+//! What the zone needs around it: NFS, S3, and an internet with DNS and two web servers.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{
+    network::{Network, STORE, WEB},
+    report::Failure,
+};
+use crate::lab::{Process, wait_until};
+
+/// Access key of the S3 store.
+pub const ACCESS: &str = "ZONEACCESSKEY";
+/// Secret key of the S3 store.
+pub const SECRET: &str = "zone-secret-of-the-lab";
+/// Bucket of the S3 store.
+pub const BUCKET: &str = "zone";
+
+/// Where the project's checkout is.
+pub fn checkout() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
+}
+
+/// Starts the NFS server; what it exports lies in `DIR/nfs/export`.
+pub fn nfs(network: &Network, dir: &Path) -> Result<Process, Failure> {
+    let dir = dir.join("nfs");
+    fs::create_dir_all(&dir)?;
+    let log = dir.join("nfs.log");
+    let process = network.store.spawn(checkout().join("tests/stores/nfs"), &[&dir.to_string_lossy(), STORE]);
+    wait_until("NFS server", Duration::from_secs(60), || {
+        fs::read_to_string(&log).is_ok_and(|text| text.contains("NFS SERVER INITIALIZED"))
+    });
+    Ok(process)
+}
+
+/// Starts the S3 server and makes the bucket.
+pub fn s3(network: &Network, dir: &Path) -> Result<(), Failure> {
+    let dir = dir.join("s3");
+    let out = network
+        .store
+        .command(checkout().join("tests/stores/s3"))
+        .args([&*dir.to_string_lossy(), STORE, ACCESS, SECRET])
+        .output()?;
+    if !out.status.success() {
+        return Err(format!("S3 server: {}", String::from_utf8_lossy(&out.stderr)).into());
+    }
+    s3_request(network, "-X PUT", "").map(|_| ())
+}
+
+/// One signed request to the bucket, by curl: `arguments` such as `-X PUT`, `key` below the bucket.
+pub fn s3_request(network: &Network, arguments: &str, key: &str) -> Result<Vec<u8>, Failure> {
+    let line = format!(
+        "curl -sS --fail-with-body --max-time 60 --aws-sigv4 aws:amz:us-east-1:s3 --user {ACCESS}:{SECRET} \
+         {arguments} 'http://{STORE}:7480/{BUCKET}/{key}'"
+    );
+    let out = network.store.sh(&line);
+    if out.status.success() {
+        return Ok(out.stdout);
+    }
+    Err(format!("S3 {arguments} {key}: {}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr)).into())
+}
+
+/// Starts DNS and the web servers of the internet; files below `DIR/www` are served.
+pub fn internet(network: &Network, dir: &Path) -> Result<Vec<Process>, Failure> {
+    let www = dir.join("www");
+    fs::create_dir_all(&www)?;
+    fs::write(www.join("index.html"), "a page of the internet\n")?;
+    let www = www.to_string_lossy().into_owned();
+    let web = |address: &str| network.inet.spawn("busybox", &["httpd", "-f", "-p", address, "-h", &www]);
+    let dns = network.inet.spawn(
+        "dnsmasq",
+        &[
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--pid-file=",
+            "--no-resolv",
+            "--no-hosts",
+            "--no-dhcp-interface=eth0",
+            "--user=root",
+            &format!("--address=/www.example.net/{WEB}"),
+        ],
+    );
+    Ok(vec![web(&format!("{WEB}:80")), web("198.51.100.2:81"), dns])
+}
