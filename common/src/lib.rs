@@ -5,6 +5,9 @@
 //! - [`command`]: typed commands and answers of that channel, a module per family.
 //! - [`shim`]: what answers the host over SSH, and its road to the role's daemon.
 //! - [`handover`]: how a role's core hands sockets and snapshots to its serve process.
+//! - [`sandbox`]: what a serve process may still do.
+//! - [`persist`]: state files that survive a power cut.
+//! - [`log`], [`metrics`], [`health`]: what an operator sees of a process.
 //! - [`paths`]: where things lie in a system VM.
 //! - [`token`]: the sealed token of a console URL.
 
@@ -12,6 +15,11 @@ pub mod boot;
 pub mod channel;
 pub mod command;
 pub mod handover;
+pub mod health;
+pub mod log;
+pub mod metrics;
 pub mod paths;
+pub mod persist;
+pub mod sandbox;
 pub mod shim;
 pub mod token;

@@ -1,6 +1,70 @@
 //! The boot arguments of a system VM: one line of `key=value` words, from whatever source the
-//! hypervisor offers, read into one typed [`Identity`].
+//! hypervisor offers, read into one typed [`Identity`]; and what the VM does with them before its
+//! role starts.
 
 mod identity;
+mod known;
 
-pub use identity::{ArgumentError, Identity, Nic, Role};
+use std::{fs, io, io::Write as _};
+
+use tracing_subscriber::fmt::{format::Writer, time::FormatTime as _};
+
+use crate::{paths::Paths, persist};
+
+pub use identity::{ArgumentError, Identity, LIMIT, Nic, Role, arguments};
+
+/// Why there is no [`Identity`].
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The line of boot arguments cannot be read from its file.
+    #[error("cannot read the boot arguments {path}: {source}")]
+    Read {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The arguments do not say what the VM is to be.
+    #[error(transparent)]
+    Argument(#[from] ArgumentError),
+}
+
+/// Reads the [`Identity`] from the file that the boot left behind ([`Paths::cmdline`]).
+///
+/// # Errors
+/// Where the file cannot be read or names no known role.
+pub fn load(paths: &Paths) -> Result<Identity, LoadError> {
+    let path = paths.cmdline();
+    let bytes =
+        fs::read(&path).map_err(|source| LoadError::Read { path: path.display().to_string(), source })?;
+    Ok(Identity::parse(&String::from_utf8_lossy(&bytes))?)
+}
+
+/// Says that the role is up: writes [`Paths::boot_done`], for which the host waits, and one line
+/// `TRIVIUM-READY role=<role> uptime=<seconds>` to the console. Doing it again does no harm.
+///
+/// # Errors
+/// Where the file cannot be written; a console that cannot be written is no error.
+pub fn ready(paths: &Paths, role: &str) -> io::Result<()> {
+    let mut date = String::new();
+    if tracing_subscriber::fmt::time::SystemTime.format_time(&mut Writer::new(&mut date)).is_err() {
+        date.clear();
+    }
+    date.push('\n');
+    persist::write(&paths.boot_done(), date.as_bytes(), 0o644)?;
+    let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let uptime = uptime.split_ascii_whitespace().next().unwrap_or("0");
+    console(paths, &format!("TRIVIUM-READY role={role} uptime={uptime}"));
+    Ok(())
+}
+
+/// Writes one line to the console of the VM, where an operator without SSH sees it.
+pub fn console(paths: &Paths, line: &str) {
+    if let Ok(mut console) = fs::OpenOptions::new().write(true).open(paths.at("/dev/console")) {
+        // A console that nobody reads must not hold up the boot.
+        let _ = console.write_all(format!("{line}\r\n").as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests;
