@@ -37,6 +37,8 @@ pub fn metadata_kind(address: Ipv4Addr) -> String {
 pub enum Service {
     /// UDP 67 on every address, bound to the device, allowed to broadcast.
     Dhcp,
+    /// IPv4 packets to UDP 67 as they come in on the device, and out of it to machines without an address.
+    DhcpFrames,
     /// UDP 53 on the address.
     DnsUdp,
     /// TCP 53 on the address, listening.
@@ -49,12 +51,13 @@ pub enum Service {
 
 impl Service {
     /// All services of a guest address.
-    pub const ALL: [Self; 5] = [Self::Dhcp, Self::DnsUdp, Self::DnsTcp, Self::Metadata, Self::Password];
+    pub const ALL: [Self; 6] =
+        [Self::Dhcp, Self::DhcpFrames, Self::DnsUdp, Self::DnsTcp, Self::Metadata, Self::Password];
 
     /// The UDP or TCP port.
     pub const fn port(self) -> u16 {
         match self {
-            Self::Dhcp => 67,
+            Self::Dhcp | Self::DhcpFrames => 67,
             Self::DnsUdp | Self::DnsTcp => 53,
             Self::Metadata => 80,
             Self::Password => 8080,
@@ -63,12 +66,13 @@ impl Service {
 
     /// Whether the socket is a datagram one.
     pub const fn is_udp(self) -> bool {
-        matches!(self, Self::Dhcp | Self::DnsUdp)
+        matches!(self, Self::Dhcp | Self::DhcpFrames | Self::DnsUdp)
     }
 
     const fn word(self) -> &'static str {
         match self {
             Self::Dhcp => "dhcp",
+            Self::DhcpFrames => "dhcp-frames",
             Self::DnsUdp => "dns-udp",
             Self::DnsTcp => "dns-tcp",
             Self::Metadata => "metadata",
@@ -157,7 +161,7 @@ pub struct DhcpHost {
     pub name: String,
     /// Option 3; `None`: the option is left out.
     pub gateway: Option<Ipv4Addr>,
-    /// Whether this is the guest's default NIC; if not, options 3, 6, 15 and 119 are left out.
+    /// Whether this is the guest's default NIC; if not, options 3, 6 and 15 are left out.
     pub default_nic: bool,
 }
 

@@ -1,5 +1,7 @@
 //! The sandboxed half of the router: answers guests from the snapshots that core hands over.
 
+pub mod sockets;
+
 use common::paths::Paths;
 
 /// Why serve could not start.
