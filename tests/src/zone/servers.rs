@@ -60,7 +60,12 @@ pub fn s3_request(network: &Network, arguments: &str, key: &str) -> Result<Vec<u
     if out.status.success() {
         return Ok(out.stdout);
     }
-    Err(format!("S3 {arguments} {key}: {}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr)).into())
+    Err(format!(
+        "S3 {arguments} {key}: {}{}",
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    )
+    .into())
 }
 
 /// Starts DNS and the web servers of the internet; files below `DIR/www` are served.
