@@ -28,6 +28,8 @@ const SEND_LIMIT: Duration = Duration::from_secs(30);
 /// Time for serve to give back what it holds, after it connected.
 const HELD_LIMIT: Duration = Duration::from_secs(5);
 
+/// What answers an event: its JSON and perhaps a socket, or why it was refused.
+type Answered = Result<(Bytes, Option<OwnedFd>), String>;
 type Opener = Arc<dyn Fn() -> io::Result<OwnedFd> + Send + Sync>;
 
 /// A socket that serve is to have, and how to open it. The name says everything that decides how it
@@ -90,7 +92,7 @@ pub struct Event {
     pub kind: String,
     /// Its JSON.
     pub bytes: Bytes,
-    answer: Option<oneshot::Sender<Result<Bytes, String>>>,
+    answer: Option<oneshot::Sender<Answered>>,
 }
 
 impl Event {
@@ -109,7 +111,12 @@ impl Event {
 
     /// Answers it, once it has been dealt with (and persisted, where that matters).
     pub fn answer<T: Serialize>(self, value: &T) {
-        self.reply(serde_json::to_vec(value).map(Bytes::from).map_err(|e| e.to_string()));
+        self.answer_with(value, None);
+    }
+
+    /// The same with a socket that serve is to have from now on; the core keeps none of it.
+    pub fn answer_with<T: Serialize>(self, value: &T, socket: Option<OwnedFd>) {
+        self.reply(serde_json::to_vec(value).map(|bytes| (bytes.into(), socket)).map_err(|e| e.to_string()));
     }
 
     /// Answers that it was refused, and why. An event dropped unanswered counts as refused too.
@@ -117,7 +124,7 @@ impl Event {
         self.reply(Err(reason.into()));
     }
 
-    fn reply(self, result: Result<Bytes, String>) {
+    fn reply(self, result: Answered) {
         if let Some(answer) = self.answer {
             // Serve has gone: nobody waits.
             let _ = answer.send(result);
@@ -270,7 +277,7 @@ impl Core {
         &self,
         stream: &UnixStream,
         mut given: BTreeSet<String>,
-        mut answers: mpsc::Receiver<(u64, Result<Bytes, String>)>,
+        mut answers: mpsc::Receiver<(u64, Answered)>,
     ) -> io::Result<()> {
         let mut changed = self.changed.subscribe();
         let mut sent = 0;
@@ -280,11 +287,11 @@ impl Core {
             tokio::select! {
                 change = changed.changed() => if change.is_err() { return Ok(()) },
                 Some((id, result)) = answers.recv() => {
-                    let (refused, body) = match result {
-                        Ok(body) => (None, body),
-                        Err(reason) => (Some(reason), Bytes::new()),
+                    let (refused, body, fd) = match result {
+                        Ok((body, fd)) => (None, body, fd),
+                        Err(reason) => (Some(reason), Bytes::new(), None),
                     };
-                    send(stream, &Head::Answer { id, refused }, &body, None).await?;
+                    send(stream, &Head::Answer { id, refused }, &body, fd.map(Arc::new).as_ref()).await?;
                 }
             }
         }
@@ -358,7 +365,7 @@ impl Core {
         stream: &UnixStream,
         mut reader: Reader,
         events: mpsc::Sender<Event>,
-        answers: mpsc::Sender<(u64, Result<Bytes, String>)>,
+        answers: mpsc::Sender<(u64, Answered)>,
     ) -> io::Result<()> {
         while let Some(frame) = reader.next(stream).await? {
             match frame.head {

@@ -37,7 +37,7 @@ pub(super) enum Head {
     Applied { version: u64 },
     /// Serve to core: an event; `id` is there where an answer is awaited; the body is its bytes.
     Event { kind: String, id: Option<u64> },
-    /// Core to serve: the answer to an event; the body is its bytes where `refused` is absent.
+    /// Core to serve: the answer to an event; the body is its bytes where `refused` is absent. May carry a socket.
     Answer { id: u64, refused: Option<String> },
 }
 

@@ -67,9 +67,12 @@ pub enum AskError {
     Json(#[from] serde_json::Error),
 }
 
+/// What answers a question: its JSON and perhaps a socket, or why it was refused.
+type Answered = Result<(Bytes, Option<OwnedFd>), String>;
+
 /// What goes to the core.
 enum Message {
-    Event { kind: String, bytes: Vec<u8>, answer: Option<oneshot::Sender<Result<Bytes, String>>> },
+    Event { kind: String, bytes: Vec<u8>, answer: Option<oneshot::Sender<Answered>> },
     Applied { connection: u64, version: u64 },
 }
 
@@ -134,10 +137,23 @@ impl Serve {
         value: &T,
         limit: Duration,
     ) -> Result<A, AskError> {
+        self.ask_with_socket(kind, value, limit).await.map(|(answer, _)| answer)
+    }
+
+    /// The same where the core may answer with a socket.
+    ///
+    /// # Errors
+    /// Where there is no answer, or it says no.
+    pub async fn ask_with_socket<T: Serialize, A: DeserializeOwned>(
+        &self,
+        kind: &str,
+        value: &T,
+        limit: Duration,
+    ) -> Result<(A, Option<OwnedFd>), AskError> {
         let (sender, answer) = oneshot::channel();
         self.send(kind, value, Some(sender))?;
         match timeout(limit, answer).await {
-            Ok(Ok(Ok(bytes))) => Ok(serde_json::from_slice(&bytes)?),
+            Ok(Ok(Ok((bytes, socket)))) => Ok((serde_json::from_slice(&bytes)?, socket)),
             Ok(Ok(Err(reason))) => Err(AskError::Refused(reason)),
             Ok(Err(_)) | Err(_) => Err(AskError::Late),
         }
@@ -147,7 +163,7 @@ impl Serve {
         &self,
         kind: &str,
         value: &T,
-        answer: Option<oneshot::Sender<Result<Bytes, String>>>,
+        answer: Option<oneshot::Sender<Answered>>,
     ) -> Result<(), AskError> {
         let bytes = serde_json::to_vec(value)?;
         let message = Message::Event { kind: kind.to_owned(), bytes, answer };
@@ -196,7 +212,7 @@ impl Session<'_> {
         }
         frame::send(&self.stream, &Head::Ready, &[], None).await?;
         let mut reader = Reader::default();
-        let mut asked: HashMap<u64, oneshot::Sender<Result<Bytes, String>>> = HashMap::new();
+        let mut asked: HashMap<u64, oneshot::Sender<Answered>> = HashMap::new();
         let mut next_id = 0;
         loop {
             tokio::select! {
@@ -205,7 +221,7 @@ impl Session<'_> {
                     if let Head::Answer { id, refused } = frame.head {
                         if let Some(answer) = asked.remove(&id) {
                             // Whoever asked may have given up.
-                            let _ = answer.send(refused.map_or(Ok(frame.body), Err));
+                            let _ = answer.send(refused.map_or(Ok((frame.body, frame.fd)), Err));
                         }
                         continue;
                     }

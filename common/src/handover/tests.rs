@@ -133,6 +133,32 @@ async fn events_are_answered() {
 }
 
 #[tokio::test]
+async fn an_answer_may_carry_a_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = Paths::below(folder.path());
+    let (core, mut events) = Core::listen(&paths, None).unwrap();
+    let (serve, _updates) = Serve::connect(&paths);
+    let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+    let answering = async {
+        events.recv().await.unwrap().answer_with(&7, Some(far.into()));
+        events.recv().await.unwrap().answer(&8);
+    };
+    let asking = async {
+        let (answer, socket) = serve.ask_with_socket::<_, u8>("open", &(), LIMIT).await.unwrap();
+        assert_eq!(answer, 7);
+        drop(socket.unwrap());
+        let (answer, socket) = serve.ask_with_socket::<_, u8>("open", &(), LIMIT).await.unwrap();
+        assert!(answer == 8 && socket.is_none());
+    };
+    tokio::join!(answering, asking);
+    // Nobody but serve held the other end: it has closed.
+    near.set_read_timeout(Some(LIMIT)).unwrap();
+    let read = tokio::task::spawn_blocking(move || std::io::Read::read(&mut &near, &mut [0]));
+    assert_eq!(read.await.unwrap().unwrap(), 0);
+    drop(core);
+}
+
+#[tokio::test]
 async fn events_without_a_core_are_bounded() {
     let folder = tempfile::tempdir().unwrap();
     let (serve, _updates) = Serve::connect(&Paths::below(folder.path()));
