@@ -1,0 +1,60 @@
+# The kernel, the modules of the image, and the first-stage RAM disk.
+
+# Unpacks the kernel package once into cache/kernel and sets KERNEL (its folder) and KVER.
+unpack_kernel() {
+    local name version
+    read -r name version < <(locked | awk '$1 == "build" && $2 ~ /^linux-image/ { print $2, $3 }')
+    KVER=${name#linux-image-}
+    KERNEL=$CACHE/kernel-$KVER-$version
+    [ ! -d "$KERNEL" ] || return 0
+    say "unpacking kernel $KVER"
+    rm -rf "$CACHE"/kernel-*
+    dpkg-deb -x "$(deb "$name" "$version")" "$KERNEL.part"
+    depmod -b "$KERNEL.part" "$KVER"
+    # The kernel image is an xz stream behind its loader; QEMU starts the plain ELF file faster.
+    local bz=$KERNEL.part/boot/vmlinuz-$KVER at
+    at=$(LC_ALL=C grep -abom1 $'\xfd7zXZ' "$bz" | head -1 | cut -d: -f1)
+    [ -n "$at" ] || die "no xz stream in the kernel image"
+    tail -c "+$((at + 1))" "$bz" | xz -dc > "$KERNEL.part/vmlinux" 2>/dev/null || true
+    [ -s "$KERNEL.part/vmlinux" ] || die "cannot unpack the kernel image"
+    mv "$KERNEL.part" "$KERNEL"
+}
+
+# Copies the modules that a list file names, with all they depend on, below a root.
+copy_modules() {
+    local list=$1 root=$2 src=$KERNEL/lib/modules/$KVER dst=$2/lib/modules/$KVER word names found
+    names=$(words "$list" | while read -r word; do
+        case $word in
+        */) sed -n "s#^kernel/$word.*/\([^/]*\)\.ko:.*#\1#p; s#^kernel/$word\([^/]*\)\.ko:.*#\1#p" "$src/modules.dep" ;;
+        *) echo "$word" ;;
+        esac
+    done | sort -u)
+    mkdir -p "$dst" "$CACHE/none"
+    found=$(modprobe -C "$CACHE/none" -d "$KERNEL" -S "$KVER" -a -D $names) || die "$list: a module is missing in kernel $KVER"
+    awk '$1 == "insmod" { print $2 }' <<< "$found" | sort -u | sed "s#^$src/##" |
+        tar -C "$src" -cf - --files-from=- | tar -C "$dst" -xf -
+    cp "$src"/modules.{order,builtin,builtin.modinfo} "$dst/"
+    depmod -b "$root" "$KVER"
+}
+
+# Makes the RAM disk: busybox, the storage drivers, initrd/init.
+build_initrd() {
+    local out=$1 tree=$CACHE/initrd key
+    key=$(key_of initrd modules.initrd lib/kernel.sh packages.lock)
+    if [ "$(cat "$CACHE/initrd.key" 2>/dev/null)" != "$key" ]; then
+        rm -rf "$tree" "$CACHE/busybox"
+        mkdir -p "$tree"/{bin,dev,proc,sys,new,ro,rw} "$tree/usr/lib"
+        ln -s bin "$tree/sbin"
+        ln -s usr/lib "$tree/lib"
+        dpkg-deb -x "$(deb busybox-static "$(locked | awk '$2 == "busybox-static" { print $3 }')")" "$CACHE/busybox"
+        cp "$CACHE/busybox/bin/busybox" "$tree/bin/"
+        "$tree/bin/busybox" --list | grep -vx busybox | xargs -I{} ln -s busybox "$tree/bin/{}"
+        install -m 755 initrd/init "$tree/init"
+        copy_modules modules.initrd "$tree"
+        find "$tree" -exec touch -hd @0 {} +
+        (cd "$tree" && find . | LC_ALL=C sort | cpio --quiet --reproducible --owner=0:0 -o -H newc) | zstd -q -19 -f -o "$CACHE/initrd.zst"
+        echo "$key" > "$CACHE/initrd.key"
+        say "RAM disk: $(du -k "$CACHE/initrd.zst" | cut -f1) KiB"
+    fi
+    cp "$CACHE/initrd.zst" "$out"
+}
