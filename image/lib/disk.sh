@@ -20,7 +20,7 @@ build_uki() {
     mkdir -p "$work"
     printf '%s' "$COMMAND_LINE" > "$work/cmdline"
     at=$(objdump -h "$stub" | while read -r n _ size vma _; do
-        [[ $n =~ ^[0-9]+$ ]] && echo $((0x$vma + 0x$size))
+        if [[ $n =~ ^[0-9]+$ ]]; then echo $((0x$vma + 0x$size)); fi
     done | sort -n | tail -1)
     while read -r section file; do
         at=$(((at + 0xfff) & ~0xfff))

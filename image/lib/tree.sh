@@ -51,10 +51,10 @@ add_debug_shell() {
     cp -r debug/. "$tree/"
 }
 
-# Ends the build where an ELF file below a path of the tree lacks a library.
+# Ends the build where an ELF file below a path of the tree lacks a library (busybox is static).
 check_libraries() {
     local tree=$1 bad
-    bad=$(cd "$tree" && find "${@:2}" -type f \( -perm /111 -o -name '*.so*' \) | while read -r file; do
+    bad=$(cd "$tree" && find "${@:2}" -type f ! -name busybox \( -perm /111 -o -name '*.so*' \) | while read -r file; do
         [ "$(head -c4 "$file" | tail -c3)" = ELF ] || continue
         chroot "$tree" /lib64/ld-linux-x86-64.so.2 --list "/$file" 2>&1 |
             sed -n -e "s#.*: \(.*\): cannot open shared object.*#/$file lacks \1#p" -e "s#^\s*\(.*\) => not found.*#/$file lacks \1#p"
