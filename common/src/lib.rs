@@ -8,6 +8,7 @@
 //! - [`sandbox`]: what a serve process may still do.
 //! - [`persist`]: state files that survive a power cut.
 //! - [`log`], [`metrics`], [`health`]: what an operator sees of a process.
+//! - [`supervise`]: starts and stops services through the init's supervisor; [`program`]: runs a program to its end.
 //! - [`paths`]: where things lie in a system VM.
 //! - [`token`]: the sealed token of a console URL.
 
@@ -20,6 +21,8 @@ pub mod log;
 pub mod metrics;
 pub mod paths;
 pub mod persist;
+pub mod program;
 pub mod sandbox;
 pub mod shim;
+pub mod supervise;
 pub mod token;

@@ -1,4 +1,4 @@
-//! The log of a process: lines on standard error, which the supervisor's logger stores within bounds.
+//! The log of a process: lines on standard error, which the supervisor's logger stores within bounds and stamps with the time.
 
 use tracing_subscriber::EnvFilter;
 
@@ -11,6 +11,6 @@ pub fn init() {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(false)
-        .with_target(true)
+        .without_time()
         .try_init();
 }

@@ -65,6 +65,21 @@ impl Paths {
         self.run().join("serve.sock")
     }
 
+    /// Service folders of the image, of which a role uses some.
+    pub fn available(&self) -> PathBuf {
+        self.at("/etc/s6/services")
+    }
+
+    /// Services that the supervisor knows.
+    pub fn services(&self) -> PathBuf {
+        self.at("/run/service")
+    }
+
+    /// The short name of the role, one line; written before the role's services start.
+    pub fn role(&self) -> PathBuf {
+        self.run().join("role")
+    }
+
     /// The folder that all others lie below.
     pub fn root(&self) -> &Path {
         &self.root

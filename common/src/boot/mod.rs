@@ -2,8 +2,13 @@
 //! hypervisor offers, read into one typed [`Identity`]; and what the VM does with them before its
 //! role starts.
 
+mod apply;
+mod files;
 mod identity;
 mod known;
+mod plan;
+mod source;
+mod sysctl;
 
 use std::{fs, io, io::Write as _};
 
@@ -11,7 +16,10 @@ use tracing_subscriber::fmt::{format::Writer, time::FormatTime as _};
 
 use crate::{paths::Paths, persist};
 
+pub use apply::{apply, discard_state, facts};
 pub use identity::{ArgumentError, Identity, LIMIT, Nic, Role, arguments};
+pub use plan::{Facts, File, Plan, SSH_PORT, plan, rescue};
+pub use source::{Seen, wait, wait_for_other};
 
 /// Why there is no [`Identity`].
 #[derive(Debug, thiserror::Error)]
@@ -66,5 +74,7 @@ pub fn console(paths: &Paths, line: &str) {
     }
 }
 
+#[cfg(test)]
+mod plan_tests;
 #[cfg(test)]
 mod tests;

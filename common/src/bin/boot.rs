@@ -1,0 +1,93 @@
+//! Sets a system VM up for its role: waits for the boot arguments, configures the base system, and
+//! has the supervisor start the role's services. Runs once, as the first service of the VM.
+
+use std::{fs, io, process::ExitCode, time::Duration};
+
+use common::{
+    boot::{self, Identity, Seen},
+    log,
+    paths::Paths,
+    persist,
+};
+
+/// A host gives up long before; an operator may still write the file by hand.
+const LIMIT: Duration = Duration::from_secs(3600);
+/// For so long a host may still correct arguments of the boot before.
+const WATCH: Duration = Duration::from_secs(300);
+
+fn main() -> ExitCode {
+    log::init();
+    let paths = Paths::from_env();
+    if paths.role().exists() {
+        tracing::info!("this boot was set up before");
+        return ExitCode::SUCCESS;
+    }
+    match run(&paths) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            boot::console(&paths, &format!("trivium: boot: {error}"));
+            tracing::error!(%error, "the boot failed");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(paths: &Paths) -> io::Result<()> {
+    match fs::remove_file(paths.boot_done()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let before = Seen::load(paths);
+    let seen = boot::wait(paths, before.as_ref(), LIMIT)?;
+    set_up(paths, before.as_ref(), &seen)?;
+    if before.as_ref() == Some(&seen) {
+        watch(paths, &seen)?;
+    }
+    Ok(())
+}
+
+fn set_up(paths: &Paths, before: Option<&Seen>, seen: &Seen) -> io::Result<()> {
+    if before.is_none_or(|before| before.line != seen.line) {
+        tracing::info!("new boot arguments: the state of the role before is discarded");
+        for wrong in boot::discard_state(paths) {
+            tracing::warn!(wrong, "cannot be discarded");
+        }
+    }
+    let facts = boot::facts(paths);
+    let plan = match Identity::parse(&seen.line) {
+        Ok(identity) => {
+            tracing::info!(kind = identity.kind, name = identity.name, unknown = ?identity.unknown(), "boot arguments");
+            boot::plan(&identity, &facts)
+        }
+        Err(error) => boot::rescue(&seen.line, &error.to_string(), &facts),
+    };
+    if seen.written == (0, 0) {
+        // Everybody else reads the arguments from the file, wherever they came from.
+        persist::write(&paths.cmdline(), format!("{}\n", seen.line).as_bytes(), 0o600)?;
+    }
+    let wrong = boot::apply(&plan, paths);
+    for line in plan.remarks.iter().chain(&wrong) {
+        tracing::warn!("{line}");
+        boot::console(paths, &format!("trivium: boot: {line}"));
+    }
+    seen.save(paths).map_err(io::Error::other)?;
+    if plan.role.is_empty() {
+        return Err(io::Error::other("the boot arguments name no role: only SSH is up"));
+    }
+    Ok(())
+}
+
+/// The arguments of the boot before were used. Where the host writes others after all, the VM restarts with them.
+fn watch(paths: &Paths, seen: &Seen) -> io::Result<()> {
+    match boot::wait_for_other(paths, seen, WATCH) {
+        Some(other) if other.line != seen.line => {
+            boot::console(paths, "trivium: boot: new boot arguments came: the VM restarts");
+            tracing::warn!("new boot arguments came late: the VM restarts");
+            rustix::fs::sync();
+            rustix::system::reboot(rustix::system::RebootCommand::Restart)?;
+            Ok(())
+        }
+        Some(other) => other.save(paths).map_err(io::Error::other),
+        None => Ok(()),
+    }
+}

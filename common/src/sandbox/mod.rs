@@ -1,0 +1,156 @@
+//! What a serve process may still do: its own user, no new privileges, only the folders it was given
+//! (landlock), and no system calls beyond those a network server needs (seccomp).
+
+mod calls;
+
+use std::{fs, io, path::PathBuf};
+
+use landlock::{
+    ABI, Access as _, AccessFs, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus,
+    path_beneath_rules,
+};
+use rustix::thread;
+
+use crate::paths::Paths;
+
+/// An account of the VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct User {
+    /// User id.
+    pub uid: u32,
+    /// Its first group.
+    pub gid: u32,
+}
+
+impl User {
+    /// The account under which serve processes run.
+    pub const SERVE: &'static str = "serve";
+
+    /// Looks an account up in `/etc/passwd`; `None` where there is none of this name.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn named(paths: &Paths, name: &str) -> io::Result<Option<Self>> {
+        let text = fs::read_to_string(paths.at("/etc/passwd"))?;
+        Ok(text.lines().find_map(|line| {
+            let fields: Vec<&str> = line.split(':').collect();
+            match fields[..] {
+                [user, _, uid, gid, ..] if user == name => {
+                    Some(Self { uid: uid.parse().ok()?, gid: gid.parse().ok()? })
+                }
+                _ => None,
+            }
+        }))
+    }
+}
+
+/// Why a process could not be shut in. It must not serve then.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The user cannot be changed.
+    #[error("cannot become user {uid}: {source}")]
+    User {
+        /// The user.
+        uid: u32,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// New privileges cannot be ruled out.
+    #[error("cannot rule out new privileges: {0}")]
+    Privileges(io::Error),
+    /// The folders cannot be limited.
+    #[error("cannot limit the folders: {0}")]
+    Landlock(#[from] landlock::RulesetError),
+    /// The system calls cannot be limited.
+    #[error("cannot limit the system calls: {0}")]
+    Seccomp(String),
+}
+
+/// What a serve process keeps. Everything else is gone for good once it has entered.
+#[derive(Debug, Clone, Default)]
+pub struct Sandbox {
+    /// Files and folders it may read.
+    pub read: Vec<PathBuf>,
+    /// Folders below which it may read and write.
+    pub write: Vec<PathBuf>,
+    /// The account it becomes where it runs as root; `None` keeps the account.
+    pub user: Option<User>,
+}
+
+impl Sandbox {
+    /// Shuts the calling thread in, and with it every thread that it starts later: to be called first thing
+    /// in `main`, before any runtime. Paths that do not exist are left out. It may then use sockets (local,
+    /// IPv4, IPv6), threads and memory, but start no program and gain no privilege.
+    ///
+    /// # Errors
+    /// Where something cannot be given up. A kernel without landlock is no error; the log says so.
+    pub fn enter(self) -> Result<(), SandboxError> {
+        if let Some(user) = self.user
+            && rustix::process::geteuid().is_root()
+        {
+            become_user(user).map_err(|source| SandboxError::User { uid: user.uid, source })?;
+        }
+        thread::set_no_new_privs(true).map_err(|e| SandboxError::Privileges(e.into()))?;
+        let all = AccessFs::from_all(ABI::V3);
+        let status = Ruleset::default()
+            .handle_access(all)?
+            .create()?
+            .add_rules(path_beneath_rules(&self.read, AccessFs::ReadFile | AccessFs::ReadDir))?
+            .add_rules(path_beneath_rules(&self.write, all & !AccessFs::Execute))?
+            .restrict_self()?;
+        if status.ruleset == RulesetStatus::NotEnforced {
+            tracing::warn!("this kernel has no landlock: folders are limited by the user's rights alone");
+        }
+        calls::limit()
+    }
+}
+
+fn become_user(user: User) -> io::Result<()> {
+    let (uid, gid) = (rustix::process::Uid::from_raw(user.uid), rustix::process::Gid::from_raw(user.gid));
+    thread::set_thread_groups(&[])?;
+    thread::set_thread_res_gid(gid, gid, gid)?;
+    thread::set_thread_res_uid(uid, uid, uid)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::TcpListener, process::Command, thread::spawn};
+
+    use super::*;
+
+    #[test]
+    fn accounts_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = Paths::below(folder.path());
+        assert!(User::named(&paths, "serve").is_err());
+        fs::create_dir_all(paths.at("/etc")).unwrap();
+        fs::write(paths.at("/etc/passwd"), "root:x:0:0::/root:/x\nserve:x:901:902::/:/x\n").unwrap();
+        assert_eq!(User::named(&paths, "serve").unwrap(), Some(User { uid: 901, gid: 902 }));
+        assert_eq!(User::named(&paths, "other").unwrap(), None);
+    }
+
+    #[test]
+    fn inside_only_the_given_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let mine = folder.path().join("mine");
+        fs::create_dir(&mine).unwrap();
+        fs::write(folder.path().join("secret"), "s").unwrap();
+        let (inside, outside) = (mine.clone(), folder.path().join("secret"));
+        // A thread of its own: the rest of the tests stay outside.
+        let findings = spawn(move || {
+            Sandbox { write: vec![inside.clone()], ..Sandbox::default() }.enter().unwrap();
+            let write = fs::write(inside.join("file"), "x").is_ok();
+            let listen = spawn(|| TcpListener::bind("127.0.0.1:0").is_ok()).join().unwrap();
+            let start = Command::new("/bin/true").status().is_ok();
+            (write, listen, start, fs::read(outside).is_ok())
+        });
+        let (write, listen, start, read) = findings.join().unwrap();
+        assert!(write, "its own folder");
+        assert!(listen, "sockets, from a new thread");
+        assert!(!start, "no program");
+        let has_landlock =
+            fs::read_to_string("/sys/kernel/security/lsm").is_ok_and(|l| l.contains("landlock"));
+        assert!(!(has_landlock && read), "no folder of others");
+    }
+}
