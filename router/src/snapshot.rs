@@ -4,7 +4,8 @@
 //! whole snapshots: the kinds [`DHCP`], [`DNS`] and [`PASSWORDS`] replace the one before; metadata comes as one
 //! snapshot per guest, kind [`metadata_kind`], so that a change of one guest costs nothing for the others.
 //! All are JSON. A JSON `null` under any kind means: nothing of this kind is left to serve.
-//! Back come [`Event`]s, each one frame of JSON.
+//! Back come [`Event`]s of kind [`EVENT`], which core answers once it has dealt with them, and, every few
+//! seconds while they change, [`COUNTERS`]: one JSON object of names and numbers.
 
 use std::{
     collections::BTreeMap,
@@ -24,6 +25,10 @@ pub const DHCP: &str = "dhcp";
 pub const DNS: &str = "dns";
 /// Kind of the snapshot that holds [`Passwords`].
 pub const PASSWORDS: &str = "passwords";
+/// Kind of an [`Event`].
+pub const EVENT: &str = "event";
+/// Kind of what serve has counted since it started.
+pub const COUNTERS: &str = "counters";
 /// What the kind of each [`Metadata`] snapshot begins with; the guest's address follows.
 pub const METADATA: &str = "metadata/";
 
@@ -62,11 +67,6 @@ impl Service {
             Self::Metadata => 80,
             Self::Password => 8080,
         }
-    }
-
-    /// Whether the socket is a datagram one.
-    pub const fn is_udp(self) -> bool {
-        matches!(self, Self::Dhcp | Self::DhcpFrames | Self::DnsUdp)
     }
 
     const fn word(self) -> &'static str {
@@ -178,6 +178,8 @@ pub struct Dns {
     pub subnets: Vec<DnsSubnet>,
     /// Names of guests; one name may have several addresses.
     pub hosts: Vec<DnsHost>,
+    /// Whether anybody who reaches a guest address may ask, not only the guests of its network (`exposedns`).
+    pub open: bool,
 }
 
 /// One subnet whose guests may ask.
@@ -237,13 +239,6 @@ impl fmt::Debug for Password {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
-    /// A guest has taken (DHCPACK to a REQUEST) its address.
-    LeaseTaken {
-        /// Who.
-        mac: Mac,
-        /// Which address.
-        address: Ipv4Addr,
-    },
     /// A guest has confirmed that it has its password: core forgets it durably and sends the
     /// remaining ones.
     PasswordTaken {

@@ -9,12 +9,14 @@
 //! - [`answer`]: what to say to whom (pure).
 //! - [`reply`]: the answer as bytes.
 //! - [`packet`]: the IPv4 and UDP headers of frames to and from a client without an address.
+//! - [`task`]: the sockets.
 
 pub mod answer;
 pub mod packet;
 pub mod reply;
 pub mod request;
 pub mod table;
+pub mod task;
 
 #[cfg(test)]
 mod tests;
