@@ -19,12 +19,12 @@ fn main() -> ExitCode {
             zone::down(Path::new(dir));
             true
         }
-        ["browser-console", url, text, picture, profile] => {
-            in_browser(|| async { browser::console(url, text, &PathBuf::from(picture), &PathBuf::from(profile)).await })
-        }
-        ["browser-refused", url, _, picture, profile] => {
-            in_browser(|| async { browser::refused(url, &PathBuf::from(picture), &PathBuf::from(profile)).await })
-        }
+        ["browser-console", url, text, picture, profile] => in_browser(|| async {
+            browser::console(url, text, &PathBuf::from(picture), &PathBuf::from(profile)).await
+        }),
+        ["browser-refused", url, _, picture, profile] => in_browser(|| async {
+            browser::refused(url, &PathBuf::from(picture), &PathBuf::from(profile)).await
+        }),
         _ => {
             eprintln!("zone up|check|down DIR");
             return ExitCode::from(2);

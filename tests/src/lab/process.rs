@@ -16,6 +16,7 @@ pub struct Process {
     child: Child,
     log: tempfile::NamedTempFile,
     name: String,
+    keep: bool,
 }
 
 impl Process {
@@ -31,7 +32,7 @@ impl Process {
             .stderr(err)
             .spawn()
             .unwrap_or_else(|e| panic!("cannot start {name}: {e}"));
-        Self { child, log, name }
+        Self { child, log, name, keep: false }
     }
 
     /// Its process id.
@@ -86,6 +87,11 @@ impl Process {
         status.expect("exit status")
     }
 
+    /// Lets the process outlive this guard; its log file goes with the guard.
+    pub fn keep(&mut self) {
+        self.keep = true;
+    }
+
     /// Whether it still runs.
     pub fn runs(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
@@ -94,6 +100,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {

@@ -41,12 +41,20 @@ fn guest_says(scene: &Scene<'_>, what: &str, limit: Duration) -> Result<String, 
     let end = Instant::now() + limit;
     loop {
         let text = String::from_utf8_lossy(&fs::read(&log).unwrap_or_default()).into_owned();
-        let found = text.lines().rev().find_map(|l| l.trim_end().strip_prefix(&start).map(str::trim).map(str::to_owned));
+        let found = text
+            .lines()
+            .rev()
+            .find_map(|l| l.trim_end().strip_prefix(&start).map(str::trim).map(str::to_owned));
         if let Some(value) = found {
             return Ok(value);
         }
         if Instant::now() > end {
-            return Err(format!("the guest did not say '{what}' in {} s ({})", limit.as_secs(), log.display()).into());
+            return Err(format!(
+                "the guest did not say '{what}' in {} s ({})",
+                limit.as_secs(),
+                log.display()
+            )
+            .into());
         }
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -67,9 +75,8 @@ pub fn router(report: &mut Report, scene: &Scene<'_>) {
     report.check("guest: user data", || guest_must(scene, "userdata", "data of the user web1"));
     report.check("guest: password", || guest_must(scene, "password", "s3cret-of-web1"));
     report.check("guest: the password is given once", || {
-        guest_says(scene, "password-again", Duration::from_secs(60)).and_then(|value| {
-            if value.contains("s3cret") { Err("given twice".into()) } else { Ok(value) }
-        })
+        guest_says(scene, "password-again", Duration::from_secs(60))
+            .and_then(|value| if value.contains("s3cret") { Err("given twice".into()) } else { Ok(value) })
     });
     report.check("guest: a web server by name, through source NAT", || {
         guest_must(scene, "internet", "a page of the internet")
@@ -78,7 +85,11 @@ pub fn router(report: &mut Report, scene: &Scene<'_>) {
     report.check("internet: port forward 8080 reaches the guest", || {
         guest_says(scene, "ready", Duration::from_secs(60))?;
         fetch(scene, &format!("http://{PUBLIC}:8080/")).and_then(|page| {
-            if page.trim() == "page of web1" { Ok(page.trim().to_owned()) } else { Err(format!("got '{page}'").into()) }
+            if page.trim() == "page of web1" {
+                Ok(page.trim().to_owned())
+            } else {
+                Err(format!("got '{page}'").into())
+            }
         })
     });
     for (what, url) in [
@@ -186,7 +197,11 @@ pub fn storage(report: &mut Report, scene: &Scene<'_>) {
             if hash(&stored) != template.sha256 {
                 return Err("other bytes in the store".into());
             }
-            Ok(format!("virtual {} MiB, physical {} bytes, same bytes", template.virtual_size >> 20, template.physical_size))
+            Ok(format!(
+                "virtual {} MiB, physical {} bytes, same bytes",
+                template.virtual_size >> 20,
+                template.physical_size
+            ))
         });
         report.check(&format!("a wrong checksum is refused and leaves nothing on {store}"), || {
             let before = (files(&exported(scene), "").len(), keys(scene)?.len());
@@ -206,13 +221,13 @@ pub fn storage(report: &mut Report, scene: &Scene<'_>) {
         fs::create_dir_all(&path)?;
         let source = path.join("snap-of-web1.qcow2");
         fs::copy(&template.file, &source)?;
-        scene.manage.copy_snapshot("snapshots/2/7/snap-of-web1.qcow2", "nfs1", "s3a", "snapshots/2/7")?;
-        let key = keys(scene)?.into_iter().find(|k| k.contains("snap-of-web1")).ok_or("no such object in the bucket")?;
-        scene.manage.copy_snapshot(&key, "s3a", "nfs1", "snapshots/2/8")?;
-        let back = files(&exported(scene).join("snapshots/2/8"), "");
-        let [file] = back.as_slice() else { return Err(format!("on NFS: {back:?}").into()) };
-        if hash(&fs::read(file)?) != template.sha256 {
-            return Err("other bytes came back".into());
+        let key = scene.manage.copy_snapshot("nfs1:snapshots/2/7/snap-of-web1.qcow2", "s3a:snapshots/2/7")?;
+        if hash(&servers::s3_request(scene.network, "", &key)?) != template.sha256 {
+            return Err(format!("other bytes in object {key}").into());
+        }
+        let back = scene.manage.copy_snapshot(&format!("s3a:{key}"), "nfs1:snapshots/2/8")?;
+        if hash(&fs::read(exported(scene).join(&back))?) != template.sha256 {
+            return Err(format!("other bytes came back as {back}").into());
         }
         Ok(format!("object {key}, {} bytes", template.physical_size))
     });
@@ -220,7 +235,9 @@ pub fn storage(report: &mut Report, scene: &Scene<'_>) {
 
 /// The guest's console in a browser.
 pub fn console(report: &mut Report, scene: &Scene<'_>) {
-    let Some(url) = report.step("console URL", || scene.manage.console_url(GUEST).map(|url| (url, String::new()))) else {
+    let Some(url) =
+        report.step("console URL", || scene.manage.console_url(GUEST).map(|url| (url, String::new())))
+    else {
         return;
     };
     let typed = "hello from the browser";
@@ -235,12 +252,20 @@ pub fn console(report: &mut Report, scene: &Scene<'_>) {
             .arg(scene.dir.join(format!("profile-{mode}")))
             .output()?;
         let said = String::from_utf8_lossy(&out.stdout).trim().to_owned();
-        if out.status.success() { Ok(said) } else { Err(format!("{said}{}", String::from_utf8_lossy(&out.stderr)).into()) }
+        if out.status.success() {
+            Ok(said)
+        } else {
+            Err(format!("{said}{}", String::from_utf8_lossy(&out.stderr)).into())
+        }
     };
     report.check("console in Chromium: picture and keyboard", || {
         let seen = browser("browser-console", typed, "console.png")?;
         let got = guest_says(scene, "typed", Duration::from_secs(20))?;
-        if got == typed { Ok(format!("{seen}, the guest read '{got}'")) } else { Err(format!("the guest read '{got}'").into()) }
+        if got == typed {
+            Ok(format!("{seen}, the guest read '{got}'"))
+        } else {
+            Err(format!("the guest read '{got}'").into())
+        }
     });
     report.check("the same console URL again is refused", || browser("browser-refused", "", "refused.png"));
 }

@@ -1,0 +1,153 @@
+//! The management end of the zone, used as an operator uses it: by its command line.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use super::{network::Network, report::Failure, servers::checkout};
+use crate::lab::{Process, wait_until};
+
+/// `manage serve` and `manage host`, running in the host's namespace.
+#[derive(Debug)]
+pub struct Manage {
+    program: PathBuf,
+    namespace: String,
+    state: PathBuf,
+    host: PathBuf,
+    /// Keep the zone as its file says.
+    pub serve: Process,
+    /// Run the VMs.
+    pub agent: Process,
+}
+
+impl Manage {
+    /// Starts both for `image/zone.toml`, with their state below `dir`.
+    pub fn start(network: &Network, dir: &Path) -> Result<Self, Failure> {
+        let program = std::env::current_exe()?.with_file_name("manage");
+        let (state, host) = (dir.join("manage"), dir.join("host"));
+        let zone = checkout().join("image/zone.toml");
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let serve =
+            network.host.spawn(&program, &["serve", "--zone", &text(&zone), "--state", &text(&state)]);
+        let token = state.join("join/host1.json");
+        wait_until("the file with which the host joins", Duration::from_secs(30), || token.exists());
+        let agent = network.host.spawn(&program, &["host", "--join", &text(&token), "--state", &text(&host)]);
+        Ok(Self { program, namespace: network.host.name().to_owned(), state, host, serve, agent })
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace]).arg(&self.program).args(words);
+        command.arg("--state").arg(&self.state);
+        command
+    }
+
+    fn json(&self, words: &[&str]) -> Result<Value, Failure> {
+        let out = self.command(words).arg("--json").output()?;
+        if !out.status.success() {
+            return Err(format!(
+                "{}{}",
+                String::from_utf8_lossy(&out.stdout),
+                String::from_utf8_lossy(&out.stderr)
+            )
+            .trim()
+            .into());
+        }
+        Ok(serde_json::from_slice(&out.stdout)?)
+    }
+
+    /// What `manage status` prints for people.
+    pub fn overview(&self) -> String {
+        self.command(&["status"])
+            .output()
+            .map(|out| String::from_utf8_lossy(&out.stdout).into_owned())
+            .unwrap_or_default()
+    }
+
+    /// Waits until everything is ready.
+    pub fn wait_ready(&self, limit: Duration) -> Result<(), Failure> {
+        let out = self.command(&["status", "--wait", &limit.as_secs().to_string()]).output()?;
+        if out.status.success() {
+            return Ok(());
+        }
+        Err(format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+            .into())
+    }
+
+    /// The VM that belongs to a guest or network of that name, or has that kind.
+    pub fn vm(&self, name: &str) -> Result<Value, Failure> {
+        let status = self.json(&["status"])?;
+        let vms = status["vms"].as_array().cloned().unwrap_or_default();
+        vms.into_iter()
+            .find(|vm| vm["kind"] == name || (vm["kind"] == "guest" && vm["owner"] == name))
+            .ok_or_else(|| format!("no VM for {name}: {status}").into())
+    }
+
+    /// The file with what a VM of the host wrote to its serial line.
+    pub fn serial_log(&self, name: &str) -> PathBuf {
+        let instance =
+            self.vm(name).ok().and_then(|vm| vm["name"].as_str().map(str::to_owned)).unwrap_or_default();
+        self.host.join("vm").join(instance).join("serial.log")
+    }
+
+    /// Registers a template and waits until it is in the store.
+    pub fn register(&self, name: &str, url: &str, sha256: &str, store: &str) -> Result<Value, Failure> {
+        let checksum = format!("{{SHA-256}}{sha256}");
+        self.json(&[
+            "template",
+            "register",
+            "--name",
+            name,
+            "--url",
+            url,
+            "--checksum",
+            &checksum,
+            "--store",
+            store,
+        ])
+    }
+
+    /// Copies a snapshot to a folder of another store; returns its path there.
+    pub fn copy_snapshot(&self, from: &str, to: &str) -> Result<String, Failure> {
+        let copied = self.json(&["snapshot", "copy", from, to])?;
+        copied["path"].as_str().map(str::to_owned).ok_or_else(|| format!("no path: {copied}").into())
+    }
+
+    /// A console URL, good once.
+    pub fn console_url(&self, guest: &str) -> Result<String, Failure> {
+        let made = self.json(&["console-url", guest])?;
+        made["url"].as_str().map(str::to_owned).ok_or_else(|| format!("no URL: {made}").into())
+    }
+
+    /// Runs a command of a system VM, such as `status`, and returns what it printed.
+    pub fn run(&self, vm: &str, words: &[&str]) -> Result<String, Failure> {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace]).arg(&self.program);
+        command.args(["vm", "run", "--state"]).arg(&self.state).arg(vm).args(words);
+        let out = command.output()?;
+        if out.status.success() {
+            return Ok(String::from_utf8_lossy(&out.stdout).into_owned());
+        }
+        Err(String::from_utf8_lossy(&out.stderr).into_owned().into())
+    }
+
+    /// The command an operator types for the running zone.
+    pub fn by_hand(&self) -> String {
+        format!(
+            "ip netns exec {} {} … --state {}",
+            self.namespace,
+            self.program.display(),
+            self.state.display()
+        )
+    }
+
+    /// Lets both run on after the end of this process.
+    pub fn keep(&mut self) {
+        self.serve.keep();
+        self.agent.keep();
+    }
+}
