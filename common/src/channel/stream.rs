@@ -4,7 +4,7 @@
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-use super::link::{self, Deframer, LinkError, Records};
+use super::link::{self, Deframer, FrameHeader, LinkError, Records};
 use super::packet::{MAX_CONTENT, Packet, PacketError};
 
 /// Most bytes read from the socket at once.
@@ -116,6 +116,7 @@ async fn shake_hands(
             frames,
             packet: Vec::new(),
             inside: false,
+            heard: Instant::now(),
         },
         writer: PacketWriter { socket: writer, engine },
         certificates,
@@ -196,6 +197,7 @@ pub struct PacketReader {
     frames: Deframer,
     packet: Vec<u8>,
     inside: bool,
+    heard: Instant,
 }
 
 impl PacketReader {
@@ -219,6 +221,7 @@ impl PacketReader {
             if length == 0 {
                 return if self.is_between() { Ok(None) } else { Err(LinkError::Truncated.into()) };
             }
+            self.heard = Instant::now();
             self.frames.push(&portion[..length]);
         }
     }
@@ -228,6 +231,11 @@ impl PacketReader {
     pub async fn next(&mut self) -> Result<Option<Result<Packet, PacketError>>, StreamError> {
         let bytes = self.next_bytes(MAX_CONTENT + super::packet::HEADER).await?;
         Ok(bytes.map(|bytes| Packet::decode(&bytes, MAX_CONTENT)))
+    }
+
+    /// When the peer was last heard, be it in the middle of a packet.
+    pub fn heard(&self) -> Instant {
+        self.heard
     }
 
     fn is_between(&self) -> bool {
@@ -256,7 +264,15 @@ impl PacketWriter {
     /// Sends a packet whole. Fails where the peer takes nothing for `limit`. Must not be dropped
     /// while it runs: the rest of a packet would be missing.
     pub async fn send(&mut self, packet: &Packet, limit: Duration) -> Result<(), StreamError> {
-        let bytes = packet.encode();
+        self.send_bytes(&packet.encode(), limit).await
+    }
+
+    /// The same with the bytes of a packet, which are not looked at.
+    pub async fn send_bytes(&mut self, bytes: &[u8], limit: Duration) -> Result<(), StreamError> {
+        if bytes.is_empty() {
+            let empty = FrameHeader { length: 0, following: false };
+            return Ok(self.socket.write_all(&empty.encode()).await?);
+        }
         let mut chunks = bytes.chunks(RECORD).peekable();
         while let Some(chunk) = chunks.next() {
             let frame = self.frame(chunk, chunks.peek().is_some())?;
@@ -280,6 +296,12 @@ impl PacketWriter {
             engine.write_tls(&mut records)?;
         }
         Ok(link::frame(&records, following)?)
+    }
+
+    /// Sends bytes as they are, neither encrypted nor framed: for those who want to see what the
+    /// other end makes of it.
+    pub async fn send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.socket.write_all(bytes).await
     }
 
     /// Closes the sending side; the peer sees the end after what was sent.

@@ -5,8 +5,13 @@
 //! and answers by itself what concerns no role: ready, lists of servers, migration, certificates,
 //! maintenance, shutdown.
 
+mod addresses;
 mod config;
+mod core;
+mod properties;
 mod run;
+mod session;
+mod state;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -14,6 +19,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 pub use config::{AgentConfig, Timings};
 
@@ -105,7 +111,7 @@ pub(super) enum Order {
 /// A running agent. Dropping it aborts the agent; [`Agent::stop`] ends it in good order.
 pub struct Agent {
     handle: AgentHandle,
-    stop: Option<oneshot::Sender<()>>,
+    stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
@@ -172,9 +178,9 @@ impl Agent {
     pub fn start<R: Resource>(config: AgentConfig, resource: Arc<R>) -> Self {
         let (orders, inbox) = mpsc::channel(256);
         let (sender, status) = watch::channel(Status::default());
-        let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(run::run(config, resource, inbox, sender, stopped));
-        Self { handle: AgentHandle { orders, status }, stop: Some(stop), task }
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(run::run(config, resource, inbox, sender, stop.clone()));
+        Self { handle: AgentHandle { orders, status }, stop, task }
     }
 
     /// A reference for those who ask the server or watch the status.
@@ -184,9 +190,7 @@ impl Agent {
 
     /// Tells the server good-bye, closes the connection and waits for the end, at most a few seconds.
     pub async fn stop(mut self) {
-        if let Some(stop) = self.stop.take() {
-            let _ = stop.send(());
-        }
+        self.stop.cancel();
         if tokio::time::timeout(Duration::from_secs(5), &mut self.task).await.is_err() {
             self.task.abort();
         }

@@ -103,6 +103,13 @@ struct Inner {
     ready: AtomicBool,
 }
 
+/// Equal where they are the same connection, not just the same host.
+impl PartialEq for AttachedAgent {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+}
+
 impl std::fmt::Debug for AttachedAgent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "agent {} {} ({}) at {}", self.host_id(), self.name(), self.guid(), self.address())
@@ -290,11 +297,6 @@ impl AttachedAgent {
 
     fn gone(&self) -> SendError {
         SendError::Gone { name: self.name().to_owned(), reason: self.close_reason().to_owned() }
-    }
-
-    /// The same connection, not just the same agent.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     /// Hands over a response that came; false where nobody waits for it.

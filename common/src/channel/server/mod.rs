@@ -7,8 +7,11 @@
 
 mod attached;
 mod config;
+mod connection;
+mod joining;
 mod listen;
 mod registry;
+mod requests;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -16,6 +19,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 pub use attached::{AttachedAgent, SendError, SendOptions};
 pub use config::ServerConfig;
@@ -107,6 +111,7 @@ pub trait Manager: Send + Sync + 'static {
 pub struct Server {
     shared: Arc<registry::Registry>,
     address: SocketAddr,
+    stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
@@ -122,8 +127,9 @@ impl Server {
         let address = listener.local_addr()?;
         let shared = Arc::new(registry::Registry::default());
         let door = listen::Door { config: Arc::new(config), tls, manager, registry: shared.clone() };
-        let task = tokio::spawn(listen::listen(listener, Arc::new(door)));
-        Ok(Self { shared, address, task })
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(listen::listen(listener, Arc::new(door), stop.clone()));
+        Ok(Self { shared, address, stop, task })
     }
 
     /// Where the server listens.
@@ -136,11 +142,10 @@ impl Server {
         Agents { registry: self.shared.clone() }
     }
 
-    /// Closes the listener and every connection.
+    /// Closes the listener and every connection, and waits a few seconds for their end.
     pub async fn stop(mut self) {
-        self.task.abort();
+        self.stop.cancel();
         let _ = (&mut self.task).await;
-        self.shared.close_all("the server stops");
     }
 }
 

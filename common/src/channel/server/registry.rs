@@ -23,7 +23,7 @@ impl Registry {
     /// Removes an agent, unless a newer connection has taken its place.
     pub(super) fn leave(&self, agent: &AttachedAgent) {
         let mut agents = self.lock();
-        if agents.get(agent.guid()).is_some_and(|entered| entered.is_same(agent)) {
+        if agents.get(agent.guid()).is_some_and(|entered| entered == agent) {
             agents.remove(agent.guid());
         }
     }

@@ -49,7 +49,7 @@ impl AgentCertificates {
     }
 
     /// The configuration for connections to servers.
-    pub(in crate::channel) fn config(&self) -> Result<Arc<ClientConfig>, TlsError> {
+    pub fn config(&self) -> Result<Arc<ClientConfig>, TlsError> {
         let identity = self
             .identity
             .as_ref()

@@ -108,7 +108,7 @@ impl ServerTls {
     }
 
     /// The configuration for a connection from `peer`.
-    pub(in crate::channel) fn config(&self, peer: IpAddr) -> Result<Arc<ServerConfig>, TlsError> {
+    pub fn config(&self, peer: IpAddr) -> Result<Arc<ServerConfig>, TlsError> {
         let verifier = Arc::new(Verifier { rules: self.rules.clone(), peer });
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS12])
