@@ -20,7 +20,7 @@ unpack_set() {
 
 # Lays out everything but /opt.
 lay_out() {
-    local tree=$1 path mode glob
+    local tree=$1 path mode owner glob
     rm -rf "$tree"
     mkdir -p "$tree"/usr/{bin,sbin,lib,lib64}
     for path in bin sbin lib lib64; do ln -s "usr/$path" "$tree/$path"; done
@@ -32,9 +32,10 @@ lay_out() {
     done < <(words prune.list)
     copy_modules modules.txt "$tree"
     cp -r --no-preserve=ownership rootfs/. "$tree/"
+    chmod 600 "$tree/etc/shadow"
     [ "$DEBUG_SHELL" = no ] || add_debug_shell "$tree"
-    while read -r mode path; do
-        mkdir -p "$tree/$path" && chmod "$mode" "$tree/$path"
+    while read -r mode owner path; do
+        mkdir -p "$tree/$path" && chmod "$mode" "$tree/$path" && chown "$owner:$owner" "$tree/$path"
     done < <(sed -e 's/#.*//' -e '/^ *$/d' folders.txt)
     cat "$tree"/usr/share/ca-certificates/mozilla/*.crt > "$tree/etc/ssl/certs/ca-certificates.crt"
     ln -s ../../opt/trivium "$tree/usr/lib/trivium"
@@ -64,7 +65,7 @@ $bad"
 }
 
 # Compresses into (or, with an existing file, onto) a squashfs, the same bytes for the same files.
-squash() { mksquashfs "$@" -comp zstd -Xcompression-level 15 -all-root -all-time 0 -mkfs-time 0 -no-xattrs -quiet -no-progress > /dev/null; }
+squash() { mksquashfs "$@" -comp zstd -Xcompression-level 15 -all-time 0 -mkfs-time 0 -no-xattrs -quiet -no-progress > /dev/null; }
 
 # Makes the base where its inputs changed; leaves it as cache/base.sq with its tree.
 build_base() {

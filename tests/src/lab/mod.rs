@@ -2,6 +2,7 @@
 
 mod namespace;
 mod process;
+pub mod vm;
 
 use std::{
     net::{SocketAddr, TcpStream},
