@@ -109,12 +109,25 @@ impl Config {
             None => Command::new("qemu-system-x86_64"),
         };
         let path = |name: &str| dir.join(name).display().to_string();
-        command.args(["-accel", accelerator(), "-nodefaults", "-display", "none", "-m", &self.memory.to_string()]);
+        command.args([
+            "-accel",
+            accelerator(),
+            "-nodefaults",
+            "-display",
+            "none",
+            "-m",
+            &self.memory.to_string(),
+        ]);
         command.args(["-serial", &format!("file:{}", path("serial.log")), "-device", "virtio-rng-pci"]);
         command.args(["-drive", &format!("file={},if=virtio,format=qcow2", path("disk.qcow2"))]);
         command.args(["-qmp", &format!("unix:{},server=on,wait=off", path("qmp"))]);
         command.args(["-chardev", &format!("socket,path={},server=on,wait=off,id=qga", path("qga"))]);
-        command.args(["-device", "virtio-serial", "-device", "virtserialport,chardev=qga,name=org.qemu.guest_agent.0"]);
+        command.args([
+            "-device",
+            "virtio-serial",
+            "-device",
+            "virtserialport,chardev=qga,name=org.qemu.guest_agent.0",
+        ]);
         match &self.firmware {
             Firmware::Direct { parts, words } => {
                 command.arg("-kernel").arg(parts.join("vmlinux")).arg("-initrd").arg(parts.join("initrd"));
@@ -130,9 +143,10 @@ impl Config {
         }
         for (index, nic) in self.nics.iter().enumerate() {
             let (net, mac) = match nic {
-                Nic::Tap { device, mac } => {
-                    (format!("tap,id=n{index},ifname={device},script=no,downscript=no"), format!(",mac={mac}"))
-                }
+                Nic::Tap { device, mac } => (
+                    format!("tap,id=n{index},ifname={device},script=no,downscript=no"),
+                    format!(",mac={mac}"),
+                ),
                 Nic::User => (format!("user,id=n{index}"), String::new()),
             };
             command.args(["-netdev", &net, "-device", &format!("virtio-net-pci,netdev=n{index}{mac}")]);
@@ -158,9 +172,13 @@ impl Vm {
     pub fn start(config: Config) -> Self {
         let dir = folder();
         let disk = dir.path().join("disk.qcow2");
-        run(Command::new("qemu-img").args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"]).arg(&config.disk).arg(&disk));
+        run(Command::new("qemu-img")
+            .args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"])
+            .arg(&config.disk)
+            .arg(&disk));
         if config.firmware == Firmware::Uefi {
-            std::fs::copy("/usr/share/OVMF/OVMF_VARS_4M.fd", dir.path().join("vars.fd")).expect("package ovmf");
+            std::fs::copy("/usr/share/OVMF/OVMF_VARS_4M.fd", dir.path().join("vars.fd"))
+                .expect("package ovmf");
         }
         Self::run(config, dir, None)
     }
@@ -216,7 +234,10 @@ impl Vm {
                 return line.trim().to_owned();
             }
             let late = start.elapsed() >= limit;
-            assert!(!late && self.process.runs(), "no line with {text:?} on the console after {limit:?}:\n{serial}");
+            assert!(
+                !late && self.process.runs(),
+                "no line with {text:?} on the console after {limit:?}:\n{serial}"
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -239,7 +260,8 @@ impl Vm {
     pub fn seconds(&self) -> (f64, f64) {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap_or_default();
         let after_name = stat.rsplit(')').next().unwrap_or_default();
-        let ticks: f64 = after_name.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<f64>().ok()).sum();
+        let ticks: f64 =
+            after_name.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<f64>().ok()).sum();
         (self.started.elapsed().as_secs_f64(), ticks / 100.0)
     }
 

@@ -30,7 +30,8 @@ fn boots(firmware: Firmware) {
     assert_eq!(found[1].1, found[2].1, "both roots have the same room");
     let mounts = agent.text("/proc/mounts");
     assert!(mounts.lines().any(|line| line.starts_with("root / overlay")), "{mounts}");
-    for place in ["/state", "/var/cache/cloud", "/usr/local/cloud/systemvm/conf", "/etc/ssh/keys", "/var/log"] {
+    for place in ["/state", "/var/cache/cloud", "/usr/local/cloud/systemvm/conf", "/etc/ssh/keys", "/var/log"]
+    {
         assert!(mounts.contains(&format!("/dev/vda4 {place} ext4")), "{place} is not kept: {mounts}");
     }
     assert!(agent.text("/proc/cmdline").contains("net.ifnames=0"));

@@ -50,7 +50,9 @@ fn patch_files_are_hashed_and_discarded(lab: &Lab) {
 }
 
 fn there_is_no_shell(lab: &Lab) {
-    for line in ["id", "sh", "/bin/bash -c id", "cat /etc/shadow", "/opt/cloud/bin/get_template_version.sh; id"] {
+    for line in
+        ["id", "sh", "/bin/bash -c id", "cat /etc/shadow", "/opt/cloud/bin/get_template_version.sh; id"]
+    {
         let out = lab.ssh(line);
         assert!(!stdout(&out).contains("uid=") && !stdout(&out).contains("root:"), "{line}: {out:?}");
         assert!(!out.status.success(), "{line} is not refused: {out:?}");

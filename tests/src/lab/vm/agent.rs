@@ -104,7 +104,8 @@ impl Agent {
             let status = self.call("guest-exec-status", json!({ "pid": started["pid"] }));
             if status["exited"] == json!(true) {
                 let text = |key: &str| {
-                    String::from_utf8_lossy(&from_base64(status[key].as_str().unwrap_or_default())).into_owned()
+                    String::from_utf8_lossy(&from_base64(status[key].as_str().unwrap_or_default()))
+                        .into_owned()
                 };
                 return Ran {
                     code: status["exitcode"].as_i64().unwrap_or(-1),
