@@ -1,1 +1,22 @@
-fn main() {}
+//! `cpvm core` and `cpvm serve`: the two services of a console proxy VM.
+
+use std::process::ExitCode;
+
+use common::{log, paths::Paths};
+
+fn main() -> ExitCode {
+    log::init();
+    let paths = Paths::from_env();
+    let ended = match std::env::args().nth(1).as_deref() {
+        Some("core") => cpvm::core::run(&paths).map_err(|error| error.to_string()),
+        Some("serve") => cpvm::serve::run(&paths).map_err(|error| error.to_string()),
+        _ => Err("usage: cpvm core | cpvm serve".to_owned()),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}

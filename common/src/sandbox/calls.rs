@@ -156,7 +156,7 @@ const FREE: &[i64] = &[
     SYS_writev,
 ];
 
-/// Families of sockets that may be opened.
+/// Families of sockets that may be opened, the local one first.
 const FAMILIES: &[i32] = &[AF_UNIX, AF_INET, AF_INET6];
 
 /// Flags of `clone` that would make a new namespace.
@@ -166,19 +166,20 @@ const NAMESPACES: u64 = 0x7e02_0000;
 const REQUESTS: &[u64] = &[0x541b, 0x5421, 0x5451, 0x5450];
 
 /// Limits the calling thread, and those that it starts, to these calls.
-pub(super) fn limit() -> Result<(), SandboxError> {
-    let program = program().map_err(|e| SandboxError::Seccomp(e.to_string()))?;
+pub(super) fn limit(local_only: bool) -> Result<(), SandboxError> {
+    let program = program(local_only).map_err(|e| SandboxError::Seccomp(e.to_string()))?;
     seccompiler::apply_filter(&program).map_err(|e| SandboxError::Seccomp(e.to_string()))
 }
 
-fn program() -> Result<BpfProgram, seccompiler::BackendError> {
+fn program(local_only: bool) -> Result<BpfProgram, seccompiler::BackendError> {
     let mut rules: std::collections::BTreeMap<i64, Vec<SeccompRule>> =
         FREE.iter().map(|call| (*call, Vec::new())).collect();
     let when = |argument, operator, value| {
         let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)?;
         SeccompRule::new(vec![condition])
     };
-    let families = FAMILIES.iter().map(|family| when(0, SeccompCmpOp::Eq, u64::from(family.unsigned_abs())));
+    let families = if local_only { &FAMILIES[..1] } else { FAMILIES };
+    let families = families.iter().map(|family| when(0, SeccompCmpOp::Eq, u64::from(family.unsigned_abs())));
     rules.insert(SYS_socket, families.collect::<Result<_, _>>()?);
     rules.insert(SYS_clone, vec![when(0, SeccompCmpOp::MaskedEq(NAMESPACES), 0)?]);
     let requests = REQUESTS.iter().map(|request| when(1, SeccompCmpOp::Eq, *request));

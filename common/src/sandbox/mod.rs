@@ -75,12 +75,14 @@ pub struct Sandbox {
     pub write: Vec<PathBuf>,
     /// The account it becomes where it runs as root; `None` keeps the account.
     pub user: Option<User>,
+    /// It opens local sockets alone: every connection of the network is handed to it.
+    pub local_only: bool,
 }
 
 impl Sandbox {
     /// Shuts the calling thread in, and with it every thread that it starts later: to be called first thing
     /// in `main`, before any runtime. Paths that do not exist are left out. It may then use sockets (local,
-    /// IPv4, IPv6), threads and memory, but start no program and gain no privilege.
+    /// IPv4, IPv6; see [`Sandbox::local_only`]), threads and memory, but start no program and gain no privilege.
     ///
     /// # Errors
     /// Where something cannot be given up. A kernel without landlock is no error; the log says so.
@@ -101,7 +103,7 @@ impl Sandbox {
         if status.ruleset == RulesetStatus::NotEnforced {
             tracing::warn!("this kernel has no landlock: folders are limited by the user's rights alone");
         }
-        calls::limit()
+        calls::limit(self.local_only)
     }
 }
 
@@ -152,5 +154,14 @@ mod tests {
         let has_landlock =
             fs::read_to_string("/sys/kernel/security/lsm").is_ok_and(|l| l.contains("landlock"));
         assert!(!(has_landlock && read), "no folder of others");
+    }
+
+    #[test]
+    fn local_only_leaves_no_way_into_the_network() {
+        let findings = spawn(|| {
+            Sandbox { local_only: true, ..Sandbox::default() }.enter().unwrap();
+            (TcpListener::bind("127.0.0.1:0").is_ok(), std::os::unix::net::UnixStream::pair().is_ok())
+        });
+        assert_eq!(findings.join().unwrap(), (false, true));
     }
 }

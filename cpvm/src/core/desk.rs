@@ -1,0 +1,144 @@
+//! What serve asks: may this session be opened, and with which connection?
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use common::{
+    channel::message::Message,
+    command::console::{ConsoleAccessAuthenticationAnswer, ConsoleAccessAuthenticationCommand},
+    handover::Event,
+    program,
+};
+use rustix::net::sockopt;
+use tokio::{net::TcpStream, time::timeout};
+
+use super::{Proxy, gate::Leave, plan, report};
+use crate::wire::{Alive, Denial, Ended, Open, Verdict, now};
+
+/// For management's answer.
+const MANAGEMENT_LIMIT: Duration = Duration::from_secs(10);
+/// For the connection to the hypervisor.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+const ROUTE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Answers [`crate::wire::OPEN`].
+pub(super) async fn open(proxy: Arc<Proxy>, event: Event) {
+    let open: Open = match event.parse() {
+        Ok(open) => open,
+        Err(error) => return event.refuse(error.to_string()),
+    };
+    match admit(&proxy, &open).await {
+        Ok(socket) => {
+            proxy.state().ledger.open(open, Instant::now(), now());
+            event.answer_with(&Verdict::Granted, Some(socket));
+            report::change(&proxy).await;
+        }
+        Err(denial) => {
+            tracing::info!(?open, reason = denial.label(), "console denied");
+            event.answer(&Verdict::Denied(denial));
+        }
+    }
+}
+
+async fn admit(proxy: &Proxy, open: &Open) -> Result<OwnedFd, Denial> {
+    let leave = proxy.state().gate.take(open, Instant::now()).ok_or(Denial::Unknown)?;
+    if leave == Leave::Fresh {
+        ask(proxy, open).await?;
+    }
+    match timeout(CONNECT_LIMIT, connect(proxy, open)).await.unwrap_or_else(|late| Err(late.into())) {
+        Ok(socket) => Ok(socket),
+        Err(error) => {
+            tracing::warn!(host = %open.host, port = open.port, %error, "the hypervisor cannot be reached");
+            // Management counts the session as used.
+            proxy.state().ledger.removed(open.session.clone(), None);
+            Err(Denial::Unreachable)
+        }
+    }
+}
+
+/// Asks management, which only now marks the session as used.
+async fn ask(proxy: &Proxy, open: &Open) -> Result<(), Denial> {
+    let command = ConsoleAccessAuthenticationCommand {
+        host: open.host.clone(),
+        port: open.port.to_string(),
+        vm: open.vm.clone(),
+        password: open.password.clone(),
+        ticket: open.ticket.clone(),
+        session: Some(open.session.clone()),
+        client: open.client.to_string(),
+        reauthenticating: false,
+        base: common::channel::message::Base::default(),
+    };
+    let agent = proxy.agent.get().ok_or(Denial::Silent)?;
+    if agent.status().borrow().server.is_none() {
+        return Err(Denial::Silent);
+    }
+    let answer = agent.request(Message::wrap(&command), MANAGEMENT_LIMIT).await;
+    let answer = answer.inspect_err(|error| tracing::warn!(%error, "a console was not authenticated"));
+    let answer = answer.map_err(|_| Denial::Silent)?;
+    match answer.read::<ConsoleAccessAuthenticationAnswer>() {
+        Ok(answer) if answer.success => Ok(()),
+        Ok(_) => Err(Denial::Denied),
+        Err(error) => {
+            tracing::warn!(%error, "management's answer cannot be read");
+            Err(Denial::Denied)
+        }
+    }
+}
+
+async fn connect(proxy: &Proxy, open: &Open) -> io::Result<OwnedFd> {
+    if let Some((host, gateway)) = plan::route(&proxy.identity, &open.host) {
+        let words = ["-4", "route", "replace", &host.to_string(), "via", &gateway.to_string(), "dev", "eth1"]
+            .map(str::to_owned);
+        let added = tokio::task::spawn_blocking(move || program::run("ip", words, b"", ROUTE_LIMIT)).await;
+        let outcome =
+            added.map_err(|error| error.to_string()).and_then(|done| done.map_err(|e| e.to_string()));
+        proxy.health.report("route", outcome.map(drop));
+    }
+    let stream = TcpStream::connect((open.host.as_str(), open.port)).await?;
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(&stream, true)?;
+    sockopt::set_tcp_keepidle(&stream, Duration::from_secs(30))?;
+    sockopt::set_tcp_keepintvl(&stream, Duration::from_secs(10))?;
+    sockopt::set_tcp_keepcnt(&stream, 3)?;
+    stream.into_std().map(OwnedFd::from)
+}
+
+/// Takes [`crate::wire::ENDED`].
+pub(super) fn ended(proxy: &Proxy, event: &Event) {
+    match event.parse::<Ended>() {
+        Ok(ended) => {
+            tracing::info!(key = ended.key, cause = %ended.end, down = ended.down, up = ended.up, "console ended");
+            close(proxy, ended.key);
+        }
+        Err(error) => tracing::error!(%error, "serve's word on an ended console cannot be read"),
+    }
+}
+
+/// Takes [`crate::wire::ALIVE`].
+pub(super) fn alive(proxy: &Proxy, event: &Event) {
+    match event.parse::<Vec<Alive>>() {
+        Ok(listed) => {
+            let lost = proxy.state().ledger.alive(listed, Instant::now());
+            for key in lost {
+                tracing::warn!(key, "serve has lost a console");
+                close(proxy, key);
+            }
+        }
+        Err(error) => tracing::error!(%error, "serve's list of consoles cannot be read"),
+    }
+}
+
+fn close(proxy: &Proxy, key: u64) {
+    let now = Instant::now();
+    let mut state = proxy.state();
+    if let Some(open) = state.ledger.close(key) {
+        let session = open.session.clone();
+        let until = state.gate.ended(open, now).then(|| now + proxy.window);
+        state.ledger.removed(session, until);
+    }
+}

@@ -1,0 +1,90 @@
+//! What an operator asks on the VM: `status`, `sessions`, `cut NUMBER`.
+
+use std::fmt::Write as _;
+
+use common::shim::wire::{Reply, Request};
+
+use super::{Proxy, plan::listeners};
+use crate::wire::{CUT, now};
+
+/// Answers one command.
+pub(super) fn answer(proxy: &Proxy, request: &Request) -> Reply {
+    let words: Vec<&str> = request.words.iter().map(String::as_str).collect();
+    match words[..] {
+        ["status"] => Reply::ok(status(proxy)),
+        ["sessions"] => Reply::ok(sessions(proxy)),
+        ["cut", number] => cut(proxy, number),
+        ["cut", ..] => Reply::fail(2, "usage: cut NUMBER, as sessions lists them"),
+        [command, ..] => Reply::fail(1, format_args!("{command}: the console proxy has no such command")),
+        [] => Reply::fail(1, "no command"),
+    }
+}
+
+fn status(proxy: &Proxy) -> String {
+    let mut text = format!("console proxy {}\n", proxy.identity.name);
+    let channel = match proxy.agent.get().map(|agent| agent.status().borrow().clone()) {
+        Some(status) => match (status.server, status.last_error) {
+            (Some(server), _) => {
+                format!("connected to {server}{}", if status.ready { ", ready" } else { "" })
+            }
+            (None, Some(error)) => format!("not connected: {error}"),
+            (None, None) => "not connected".to_owned(),
+        },
+        None => "not started".to_owned(),
+    };
+    let state = proxy.state();
+    let (open, waiting) = (state.ledger.load().connections.len(), state.ledger.waiting());
+    let started = state.settings.is_some();
+    drop(state);
+    let failures = proxy.serve.failures();
+    let serve = if *proxy.serve.connected().borrow() { "running" } else { "not running" };
+    // Writing into a string does not fail.
+    let _ = writeln!(text, "management: {channel}");
+    let _ = writeln!(text, "serve: {serve}");
+    if started {
+        for listener in listeners(&proxy.identity) {
+            let how = failures.get(&listener.to_string()).map_or("listening", String::as_str);
+            let _ = writeln!(text, "{listener}: {how}");
+        }
+    } else {
+        text.push_str("listeners: not started by management yet\n");
+    }
+    let _ = writeln!(text, "sessions: {open} open, {waiting} ended and not yet reported");
+    text + &proxy.health.text()
+}
+
+fn sessions(proxy: &Proxy) -> String {
+    let load = proxy.state().ledger.load();
+    let mut text = "NUMBER VM HYPERVISOR OPEN-SECONDS IDLE-SECONDS SESSION\n".to_owned();
+    for one in load.connections {
+        let seconds = |since: i64| (now() - since).max(0) / 1000;
+        let _ = writeln!(
+            text,
+            "{} {} {}:{} {} {} {}",
+            one.id,
+            if one.tag.is_empty() { "-" } else { &one.tag },
+            one.host,
+            one.port,
+            seconds(one.create_time),
+            seconds(one.last_used_time),
+            one.session_uuid.as_deref().unwrap_or("-")
+        );
+    }
+    text
+}
+
+fn cut(proxy: &Proxy, number: &str) -> Reply {
+    let mut state = proxy.state();
+    let Some(key) = number.parse().ok().and_then(|id| state.ledger.key(id)) else {
+        return Reply::fail(1, format_args!("no open session has the number {number}"));
+    };
+    let mut cut = std::mem::take(&mut state.cut);
+    cut.retain(|key| state.ledger.is_open(*key));
+    cut.push(key);
+    let published = proxy.serve.publish(CUT, &cut);
+    state.cut = cut;
+    match published {
+        Ok(_) => Reply::ok(format!("session {number} is cut\n")),
+        Err(error) => Reply::fail(1, error),
+    }
+}
