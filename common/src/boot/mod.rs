@@ -68,7 +68,7 @@ pub fn ready(paths: &Paths, role: &str) -> io::Result<()> {
 
 /// Writes one line to the console of the VM, where an operator without SSH sees it.
 pub fn console(paths: &Paths, line: &str) {
-    if let Ok(mut console) = fs::OpenOptions::new().write(true).open(paths.at("/dev/console")) {
+    if let Ok(mut console) = fs::OpenOptions::new().append(true).open(paths.at("/dev/console")) {
         // A console that nobody reads must not hold up the boot.
         let _ = console.write_all(format!("{line}\r\n").as_bytes());
     }
