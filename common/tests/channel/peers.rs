@@ -219,7 +219,9 @@ async fn frames_that_break_the_rules_end_the_connection() {
     stream.writer.send_raw(&[0, 0, 1]).await.unwrap();
     drop(stream);
     let Seen::Detached(5, reason) = office.next().await else { panic!("the agent is gone") };
-    assert!(reason.contains("inside a packet") || reason.contains("reset"), "{reason}");
+    // Whichever half of the connection notices first.
+    let reasons = ["inside a packet", "reset", "Broken pipe"];
+    assert!(reasons.iter().any(|known| reason.contains(known)), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -273,8 +273,7 @@ pub(crate) fn agent_config(folder: &Path, server: SocketAddr) -> AgentConfig {
 /// Waits until the agent's status is as wished.
 pub(crate) async fn status(agent: &Agent, what: &str, wish: impl FnMut(&Status) -> bool) -> Status {
     let mut status = agent.status();
-    let found = soon(what, status.wait_for(wish)).await.expect("the agent runs").clone();
-    found
+    soon(what, status.wait_for(wish)).await.expect("the agent runs").clone()
 }
 
 /// A raw peer of a server: TLS and frames, and nothing that it does by itself.
