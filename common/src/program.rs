@@ -14,6 +14,9 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 /// Bytes of a program's output that are kept.
 const OUTPUT: u64 = 4 * 1024 * 1024;
 
+/// Where programs are looked for, whoever started this process.
+const PATH: &str = "/usr/lib/execline/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// Why a program did not do what it should.
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramError {
@@ -58,6 +61,7 @@ pub fn run<S: AsRef<OsStr>>(
     let start = |source| ProgramError::Start { program: program.to_owned(), source };
     let mut child = Command::new(program)
         .args(arguments)
+        .env("PATH", PATH)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -1,6 +1,8 @@
 //! The boot program on a machine of its own: a network namespace with the NICs of a VM, a folder as its
 //! root, and a real supervisor.
 
+#![allow(clippy::unwrap_used, reason = "a test whose set-up fails has failed")]
+
 use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
 
 use common::{boot::Seen, paths::Paths};

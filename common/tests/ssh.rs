@@ -1,5 +1,7 @@
 //! The shim behind a real sshd with the configuration that the boot writes, driven by OpenSSH's own clients.
 
+#![allow(clippy::unwrap_used, reason = "a test whose set-up fails has failed")]
+
 use std::{
     fs,
     net::{TcpListener, TcpStream},
