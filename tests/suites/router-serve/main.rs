@@ -1,0 +1,9 @@
+//! What guests get from `router serve`: real clients (dhclient, udhcpc, dig, curl) in network namespaces,
+//! and a small core that says what to serve.
+
+mod dhcp;
+mod dns;
+mod lab;
+mod life;
+mod metadata;
+mod password;
