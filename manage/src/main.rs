@@ -1,1 +1,86 @@
-fn main() {}
+//! `manage`: the management end of a zone. `serve` keeps the zone as its file says, `host` runs VMs
+//! on a machine, everything else talks to `serve`.
+
+mod api;
+mod bootargs;
+mod cli;
+mod client;
+mod db;
+mod host;
+mod ids;
+mod machine;
+mod plan;
+mod router;
+mod serve;
+mod show;
+mod zone;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Serve { zone, state } => daemon(async { serve::run(&zone, &state).await.map_err(text) }),
+        Command::Host { join, state } => {
+            daemon(async { host::run(&state, join.as_deref()).await.map_err(text) })
+        }
+        Command::Check { zone } => check(&zone),
+        Command::Status { wait, to } => client::status(wait, &to).map_err(text),
+        Command::Vm(command) => client::vm(command).map_err(text),
+        Command::Router(command) => client::router(command).map_err(text),
+        Command::Template(command) => client::template(command).map_err(text),
+        Command::Snapshot(command) => client::snapshot(command).map_err(text),
+        Command::ConsoleUrl { vm, to } => client::console_url(vm, &to).map_err(text),
+        Command::HostToken { host, to } => client::host_token(host, &to).map_err(text),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => {
+            eprintln!("manage: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+fn check(path: &std::path::Path) -> Result<(), String> {
+    let zone = zone::Zone::load(path).map_err(text)?;
+    println!(
+        "{}: zone {} with {} hosts, {} networks, {} guests, {} stores",
+        path.display(),
+        zone.name,
+        zone.hosts.len(),
+        zone.networks.len(),
+        zone.guests.len(),
+        zone.stores.len()
+    );
+    Ok(())
+}
+
+/// Runs what lasts until it is told to end.
+fn daemon(work: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    common::log::init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(text)?;
+    runtime.block_on(work)
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn until_terminated() {
+    let mut terminate = match signal(SignalKind::terminate()) {
+        Ok(signal) => signal,
+        Err(error) => {
+            tracing::error!("{error}");
+            return;
+        }
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

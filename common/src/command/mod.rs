@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod console;
+pub mod host;
 mod secret;
 pub mod storage;
 

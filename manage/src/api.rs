@@ -1,0 +1,225 @@
+//! What `manage` and `manage serve` say to each other over the control socket: one line of JSON
+//! with a request, then lines with progress, then one with the outcome.
+
+use serde::{Deserialize, Serialize};
+
+use crate::db::Template;
+
+/// Longest line in bytes.
+pub(crate) const LIMIT: usize = 4 * 1024 * 1024;
+
+/// What an operator wants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub(crate) enum Request {
+    /// The state of everything: [`Status`].
+    Status,
+    /// Stops a VM and keeps it stopped.
+    VmStop {
+        /// Instance name, or name of a guest.
+        vm: String,
+        /// Cut the power at once.
+        force: bool,
+    },
+    /// Starts a VM and keeps it running.
+    VmStart {
+        /// Instance name, or name of a guest.
+        vm: String,
+    },
+    /// Stops a VM and starts it again.
+    VmReboot {
+        /// Instance name, or name of a guest.
+        vm: String,
+        /// Cut the power at once.
+        force: bool,
+    },
+    /// Sends one document to a router: [`Script`].
+    RouterPush {
+        /// Instance name of the router.
+        vm: String,
+        /// The document's text.
+        document: String,
+    },
+    /// Runs one script of `/opt/cloud/bin` in a system VM: [`Script`].
+    Run {
+        /// Instance name of the VM.
+        vm: String,
+        /// Name of the script.
+        script: String,
+        /// Its arguments.
+        arguments: Vec<String>,
+    },
+    /// Begins to download a template: [`Template`].
+    TemplateRegister {
+        /// Name.
+        name: String,
+        /// Source.
+        url: String,
+        /// `QCOW2`, `RAW` …
+        format: String,
+        /// `{ALG}hex`, or bare hex for MD5.
+        checksum: Option<String>,
+        /// Name of the store.
+        store: String,
+    },
+    /// All templates: a list of [`Template`].
+    TemplateList,
+    /// Copies a snapshot from store to store: [`SnapshotCopied`].
+    SnapshotCopy {
+        /// Name of the store.
+        from_store: String,
+        /// Path of the file in it.
+        from_path: String,
+        /// Name of the store.
+        to_store: String,
+        /// Folder in it.
+        to_folder: String,
+    },
+    /// A URL of a guest's console: [`ConsoleUrl`].
+    ConsoleUrl {
+        /// Name of the guest.
+        vm: String,
+    },
+    /// A new file for a host to join with: its path, a text.
+    HostToken {
+        /// Name of the host.
+        host: String,
+    },
+}
+
+/// What comes back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Reply {
+    /// Something that takes long goes on.
+    Progress(String),
+    /// It is done; what it gave, or null.
+    Done(serde_json::Value),
+    /// It failed; what was wrong and what to do.
+    Failed(String),
+}
+
+/// The state of everything.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    /// Name of the zone.
+    pub(crate) zone: String,
+    /// Everything that shall run is ready, and all stores are attached.
+    pub(crate) ready: bool,
+    /// Hosts.
+    pub(crate) hosts: Vec<HostStatus>,
+    /// VMs.
+    pub(crate) vms: Vec<VmStatus>,
+    /// Stores.
+    pub(crate) stores: Vec<StoreStatus>,
+    /// Templates.
+    pub(crate) templates: Vec<Template>,
+    /// What happened last, oldest first.
+    pub(crate) events: Vec<Event>,
+}
+
+/// A host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct HostStatus {
+    /// Name.
+    pub(crate) name: String,
+    /// Management address.
+    pub(crate) address: String,
+    /// Whether its agent is up.
+    pub(crate) up: bool,
+    /// Seconds since its last ping.
+    pub(crate) last_ping: Option<u64>,
+}
+
+/// A VM.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct VmStatus {
+    /// Number.
+    pub(crate) id: i64,
+    /// Instance name.
+    pub(crate) name: String,
+    /// Name in the zone file: of a guest, or of a router's network.
+    pub(crate) owner: String,
+    /// `router`, `ssvm`, `cpvm`, `guest`.
+    pub(crate) kind: String,
+    /// `running`, `stopped`, `removed`.
+    pub(crate) wanted: String,
+    /// `ready`, `running` (not ready yet), `stopped`, `unknown`.
+    pub(crate) state: String,
+    /// What is being done to it: `starting`, `stopping`, `certifying`, `configuring`.
+    pub(crate) doing: Option<String>,
+    /// Host it runs on.
+    pub(crate) host: Option<String>,
+    /// Whether its agent is up; none where it has no agent.
+    pub(crate) agent: Option<bool>,
+    /// What went wrong last.
+    pub(crate) error: Option<String>,
+    /// NICs.
+    pub(crate) nics: Vec<NicStatus>,
+}
+
+/// A NIC.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct NicStatus {
+    /// `eth0` …
+    pub(crate) device: String,
+    /// `Control`, `Management`, `Public`, `Guest`, `Storage`.
+    pub(crate) traffic: String,
+    /// IPv4 address.
+    pub(crate) address: String,
+    /// MAC address.
+    pub(crate) mac: String,
+}
+
+/// A store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StoreStatus {
+    /// Name.
+    pub(crate) name: String,
+    /// `nfs`, `s3`.
+    pub(crate) kind: String,
+    /// Why it cannot be attached.
+    pub(crate) error: Option<String>,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Event {
+    /// Seconds since 1970.
+    pub(crate) at: i64,
+    /// To what.
+    pub(crate) subject: String,
+    /// What.
+    pub(crate) text: String,
+}
+
+/// What a script in a VM printed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Script {
+    /// Exit code.
+    pub(crate) code: i32,
+    /// Standard output.
+    pub(crate) stdout: String,
+    /// Standard error.
+    pub(crate) stderr: String,
+}
+
+/// A snapshot that was copied.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SnapshotCopied {
+    /// Name of the store it is in now.
+    pub(crate) store: String,
+    /// Its path there.
+    pub(crate) path: String,
+}
+
+/// A console's URL.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ConsoleUrl {
+    /// Name of the guest.
+    pub(crate) vm: String,
+    /// Good for one connection, for about a minute.
+    pub(crate) url: String,
+    /// Its session.
+    pub(crate) session: String,
+}

@@ -1,0 +1,141 @@
+//! What the manager remembers: an embedded SQLite database below the state folder.
+//!
+//! One manager at a time works on it (a lock file sees to that). A change is one transaction; a
+//! newer program brings an older database up to date when it opens it.
+
+mod console;
+mod migrate;
+mod peer;
+mod secret;
+mod template;
+mod vm;
+
+use std::{
+    fs::{File, OpenOptions},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use rusqlite::Connection;
+
+pub(crate) use console::{ConsoleSession, Redeem};
+pub(crate) use secret::random_word;
+pub(crate) use template::{Template, TemplateState};
+pub(crate) use vm::{Kind, NicRow, Owner, Vm, Wanted};
+
+/// Why the database could not be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DbError {
+    /// Another manager works on this folder.
+    #[error("Another `manage serve` works on {0}; stop it first or give another --state")]
+    Locked(String),
+    /// The folder or file cannot be made.
+    #[error("State folder {path}: {source}")]
+    Folder {
+        /// Path.
+        path: String,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// SQLite said no.
+    #[error("Database: {0}")]
+    Sql(#[from] rusqlite::Error),
+    /// A newer program wrote it.
+    #[error("Database has version {found}, this program knows up to {known}; use the newer program")]
+    Newer {
+        /// Version of the file.
+        found: u32,
+        /// Last version known here.
+        known: u32,
+    },
+    /// A stored value cannot be read.
+    #[error("Database, {what}: {value:?} cannot be read")]
+    Value {
+        /// Table and column.
+        what: &'static str,
+        /// The value.
+        value: String,
+    },
+    /// All addresses of a range are taken.
+    #[error("No free address left in {0}; make the range in the zone file larger")]
+    Exhausted(String),
+}
+
+/// The open database.
+pub(crate) struct Db {
+    connection: Mutex<Connection>,
+    /// Held while the manager runs.
+    _lock: Option<File>,
+}
+
+impl Db {
+    /// Opens `manage.db` below `state`, makes it if need be, and brings it up to date.
+    pub(crate) fn open(state: &Path) -> Result<Self, DbError> {
+        let fail = |source| DbError::Folder { path: state.display().to_string(), source };
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(state.join("serve.lock"))
+            .map_err(fail)?;
+        if lock.try_lock().is_err() {
+            return Err(DbError::Locked(state.display().to_string()));
+        }
+        let path = state.join("manage.db");
+        // The file holds keys: nobody else may read it, from its first byte on.
+        OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(fail)?;
+        let connection = Connection::open(&path)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        Self::prepare(connection, Some(lock))
+    }
+
+    /// A database that lives as long as the value, for tests.
+    #[cfg(test)]
+    pub(crate) fn in_memory() -> Result<Self, DbError> {
+        Self::prepare(Connection::open_in_memory()?, None)
+    }
+
+    fn prepare(mut connection: Connection, lock: Option<File>) -> Result<Self, DbError> {
+        connection.busy_timeout(Duration::from_secs(5))?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        migrate::run(&mut connection)?;
+        Ok(Self { connection: Mutex::new(connection), _lock: lock })
+    }
+
+    /// The connection; every statement is short.
+    fn get(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes down that something happened; the last 500 events are kept.
+    pub(crate) fn event(&self, subject: &str, text: &str) -> Result<(), DbError> {
+        let connection = self.get();
+        connection
+            .execute("INSERT INTO event (at, subject, text) VALUES (?1, ?2, ?3)", (now(), subject, text))?;
+        connection.execute("DELETE FROM event WHERE id <= (SELECT max(id) FROM event) - 500", ())?;
+        Ok(())
+    }
+
+    /// The last `count` events, oldest first: seconds since 1970, subject, text.
+    pub(crate) fn events(&self, count: u32) -> Result<Vec<(i64, String, String)>, DbError> {
+        let connection = self.get();
+        let mut statement = connection.prepare(
+            "SELECT at, subject, text FROM (SELECT * FROM event ORDER BY id DESC LIMIT ?1) ORDER BY id",
+        )?;
+        let rows = statement.query_map([count], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

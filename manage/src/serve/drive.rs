@@ -1,0 +1,168 @@
+//! The circle: what is wanted and what is seen, the plan, and its execution.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use common::command::host::Power;
+use sha2::{Digest, Sha256};
+
+use super::{Failure, Manage, act};
+use crate::{
+    db::{DbError, Kind, Owner, Vm},
+    plan::{self, Action, Seen, View},
+    router::{Password, Rules},
+};
+
+/// Longest time without a look.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// Looks, plans and acts until it is cancelled.
+pub(super) async fn drive(manage: Arc<Manage>) {
+    loop {
+        match round(&manage) {
+            Ok(()) => {}
+            Err(error) => tracing::error!("{error}"),
+        }
+        let _ = tokio::time::timeout(IDLE, manage.poke.notified()).await;
+    }
+}
+
+/// Seconds since 1970.
+pub(super) fn seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn round(manage: &Arc<Manage>) -> Result<(), DbError> {
+    let vms = manage.zoned.db.vms()?;
+    let views = views(manage, &vms);
+    let hosts: BTreeMap<String, usize> = manage
+        .seen()
+        .reports
+        .iter()
+        .map(|(host, vms)| (host.clone(), vms.values().filter(|v| v.state == Power::PowerOn).count()))
+        .collect();
+    for (id, action) in plan::plan(&views, &hosts, seconds()) {
+        let Some(vm) = vms.iter().find(|vm| vm.id == id) else { continue };
+        // A host that has reported but is not ready yet takes no commands.
+        if manage.agent(host(&action)).is_none() {
+            continue;
+        }
+        manage.seen().busy.insert(id, word(&action));
+        tokio::spawn(execute(manage.clone(), vm.clone(), action));
+    }
+    Ok(())
+}
+
+/// What is being done, for the screen.
+fn word(action: &Action) -> &'static str {
+    match action {
+        Action::Start(_) => "starting",
+        Action::Stop(_) => "stopping",
+        Action::Certify { .. } => "certifying",
+        Action::Configure { .. } => "configuring",
+    }
+}
+
+fn host(action: &Action) -> &str {
+    match action {
+        Action::Start(host)
+        | Action::Stop(host)
+        | Action::Certify { host, .. }
+        | Action::Configure { host, .. } => host,
+    }
+}
+
+async fn execute(manage: Arc<Manage>, vm: Vm, action: Action) {
+    let result = act::perform(&manage, &vm, &action).await;
+    if let Err(text) = &result {
+        manage.zoned.event(&vm.name, &format!("{} failed: {text}", word(&action)));
+    }
+    let mut seen = manage.seen();
+    seen.busy.remove(&vm.id);
+    match result {
+        Ok(()) => {
+            seen.failed.remove(&vm.id);
+        }
+        Err(text) => {
+            let count = seen.failed.get(&vm.id).map_or(0, |f| f.count) + 1;
+            let not_before = seconds() + plan::back_off(count);
+            seen.failed.insert(vm.id, Failure { count, not_before, text });
+        }
+    }
+    drop(seen);
+    manage.poke.notify_one();
+}
+
+/// What is known of each VM.
+pub(super) fn views(manage: &Manage, vms: &[Vm]) -> Vec<View> {
+    let seen = manage.seen();
+    let mut views: Vec<View> = vms
+        .iter()
+        .map(|vm| View {
+            id: vm.id,
+            kind: vm.kind,
+            wanted: vm.wanted,
+            host: vm.host.clone(),
+            seen: see(&seen, vm),
+            certificate_for: vm.certificate_for.clone(),
+            configured_for: configured_for(manage, vm, vms),
+            waits: false,
+            busy: seen.busy.contains_key(&vm.id),
+            not_before: seen.failed.get(&vm.id).map_or(0, |f| f.not_before),
+        })
+        .collect();
+    drop(seen);
+    // A guest asks its router for an address as soon as it boots.
+    for (index, vm) in vms.iter().enumerate() {
+        if vm.kind == Kind::Guest {
+            let router = router_of(manage, vm, vms).and_then(|id| views.iter().find(|v| v.id == id));
+            views[index].waits = !router.is_some_and(is_configured);
+        }
+    }
+    views
+}
+
+fn is_configured(view: &View) -> bool {
+    matches!(&view.seen, Seen::On { start_id, ready: true, .. } if *start_id == view.configured_for)
+}
+
+fn router_of(manage: &Manage, guest: &Vm, vms: &[Vm]) -> Option<i64> {
+    let Owner::Guest(name) = &guest.owner else { return None };
+    let network = &manage.zoned.zone.guests.iter().find(|g| g.name == *name)?.network;
+    vms.iter().find(|vm| vm.owner == Owner::Network(network.clone())).map(|vm| vm.id)
+}
+
+fn see(seen: &super::Seen, vm: &Vm) -> Seen {
+    let running = seen.reports.iter().find_map(|(host, vms)| {
+        let report = vms.get(&vm.name).filter(|r| r.state == Power::PowerOn)?;
+        Some(Seen::On { host: host.clone(), start_id: report.start_id.clone(), ready: report.ready })
+    });
+    match (running, &vm.host) {
+        (Some(running), _) => running,
+        // Only the host on which it was started can say that it does not run.
+        (None, Some(host)) if !seen.reports.contains_key(host) => Seen::Unknown,
+        (None, _) => Seen::Off,
+    }
+}
+
+/// For which start a router has what the zone says now; empty where it has not.
+fn configured_for(manage: &Manage, vm: &Vm, vms: &[Vm]) -> String {
+    let Some(rules) = Rules::of(&manage.zoned.zone, vm, vms) else { return String::new() };
+    let same = serde_json::to_string(&rules).is_ok_and(|text| text == vm.applied);
+    if same && passwords(manage, vm, vms).is_empty() { vm.configured_for.clone() } else { String::new() }
+}
+
+/// Passwords that a router must still be told: the guest's number, hash and password.
+pub(super) fn passwords(manage: &Manage, router: &Vm, vms: &[Vm]) -> Vec<(i64, String, Password)> {
+    let Owner::Network(network) = &router.owner else { return Vec::new() };
+    let guests = manage.zoned.zone.guests_of(network).filter_map(|guest| {
+        let password = guest.password.clone()?;
+        let vm = vms.iter().find(|vm| vm.owner == Owner::Guest(guest.name.clone()))?;
+        let hash = hex::encode(Sha256::digest(&password));
+        (vm.password_sent != hash).then_some((vm.id, hash, Password { ip: guest.address, password }))
+    });
+    guests.collect()
+}

@@ -1,0 +1,264 @@
+//! `manage serve`: keeps a zone as its file says.
+//!
+//! What happens is a circle: agents report (`door`), `drive` compares what is seen with what is
+//! wanted and acts (`act`), and what was done is seen again. Operators come in by `control`.
+//! Everything that must outlive a restart is in the database; a restart touches no VM.
+
+mod act;
+mod answer;
+mod console;
+mod control;
+mod door;
+mod drive;
+mod join;
+mod status;
+mod store;
+mod template;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use common::{
+    channel::{
+        server::{Agents, AttachedAgent, Server, ServerConfig},
+        tls::{Authority, ClientPolicy, KeyKind, Revoked, ServerTls},
+    },
+    command::host::VmReport,
+    token::TokenKey,
+};
+use tokio::sync::Notify;
+
+use crate::{
+    db::{Db, DbError, Vm, random_word},
+    host::HostError,
+    zone::{Zone, ZoneError},
+};
+
+/// Why `manage serve` cannot run, or could not do something.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServeError {
+    /// The zone file.
+    #[error("{0}")]
+    Zone(#[from] ZoneError),
+    /// The database.
+    #[error("{0}")]
+    Db(#[from] DbError),
+    /// Keys and certificates.
+    #[error("{0}")]
+    Tls(#[from] common::channel::tls::TlsError),
+    /// A file.
+    #[error("{0}")]
+    Host(#[from] HostError),
+    /// An address cannot be listened on.
+    #[error("Cannot listen on {address}: {source}; is management.address an address of this machine?")]
+    Listen {
+        /// Which.
+        address: String,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// Another program failed.
+    #[error("{command}: {reason}")]
+    Command {
+        /// Which.
+        command: &'static str,
+        /// What it said.
+        reason: String,
+    },
+    /// The key of console tokens.
+    #[error("Key of console tokens: {0}")]
+    Token(#[from] common::token::KeyError),
+    /// What cannot happen.
+    #[error("Internal error: {0}")]
+    Internal(String),
+}
+
+impl ServeError {
+    fn file(path: &Path) -> impl Fn(std::io::Error) -> Self + use<> {
+        let named = HostError::file(path);
+        move |source| Self::Host(named(source))
+    }
+}
+
+/// What does not change while the manager runs.
+struct Zoned {
+    zone: Zone,
+    db: Db,
+    authority: Authority,
+    state: PathBuf,
+}
+
+impl Zoned {
+    /// Writes down and logs that something happened.
+    fn event(&self, subject: &str, text: &str) {
+        tracing::info!("{subject}: {text}");
+        if let Err(error) = self.db.event(subject, text) {
+            tracing::error!("{error}");
+        }
+    }
+}
+
+/// What is seen, and what is being done about it; gone when the manager ends.
+#[derive(Default)]
+struct Seen {
+    /// What each connected host runs, by the host's name.
+    reports: HashMap<String, BTreeMap<String, VmReport>>,
+    /// What is being done to a VM, by its number.
+    busy: HashMap<i64, &'static str>,
+    /// VMs with which something went wrong.
+    failed: HashMap<i64, Failure>,
+    /// Stores that the SSVM could not attach, with the reason.
+    stores: BTreeMap<String, String>,
+}
+
+/// Something went wrong with a VM.
+struct Failure {
+    /// How often in a row.
+    count: u32,
+    /// When it may be tried again, in seconds since 1970.
+    not_before: u64,
+    /// What.
+    text: String,
+}
+
+/// The manager.
+struct Manage {
+    zoned: Arc<Zoned>,
+    seen: Mutex<Seen>,
+    /// Something has changed: look again.
+    poke: Notify,
+    agents: OnceLock<Agents>,
+    public_key: String,
+    private_key: String,
+    token_key: TokenKey,
+    ticket_secret: String,
+}
+
+impl Manage {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The agent of that name, once it is ready.
+    fn agent(&self, name: &str) -> Option<AttachedAgent> {
+        self.agents.get()?.named(name).filter(AttachedAgent::is_ready)
+    }
+
+    /// The VM that an operator names: by its instance name or, for a guest, its own.
+    fn find(&self, name: &str) -> Result<Vm, String> {
+        let vms = self.zoned.db.vms().map_err(|error| error.to_string())?;
+        let known = || vms.iter().map(Vm::display).collect::<Vec<_>>().join(", ");
+        let found = vms.iter().find(|vm| vm.name == name || vm.display() == name).cloned();
+        found.ok_or_else(|| format!("There is no VM {name:?}. Known are: {}", known()))
+    }
+}
+
+/// Runs until it is told to end.
+pub(crate) async fn run(zone_file: &Path, state: &Path) -> Result<(), ServeError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let zone = Zone::load(zone_file)?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(ServeError::file(state))?;
+    let state = state.canonicalize().map_err(ServeError::file(state))?;
+    let db = Db::open(&state)?;
+    db.take_zone(&zone)?;
+    let authority = Authority::open(&state.join("ca"), "ca.cloudstack.apache.org", KeyKind::P256)?;
+    let (public_key, private_key) = ssh_key(&state).await?;
+    let encryptor = match TokenKey::generate() {
+        Ok(fresh) => db.secret("console.encryptor", || fresh.encryptor_password().to_string())?,
+        Err(error) => return Err(error.into()),
+    };
+    let ticket_secret = db.secret("console.ticket", || random_word(40))?;
+    let zoned = Arc::new(Zoned { zone, db, authority, state });
+    let manage = Arc::new(Manage {
+        zoned: zoned.clone(),
+        seen: Mutex::default(),
+        poke: Notify::new(),
+        agents: OnceLock::new(),
+        public_key,
+        private_key,
+        token_key: TokenKey::from_encryptor_password(&encryptor)?,
+        ticket_secret,
+    });
+    welcome_hosts(&zoned)?;
+    join::open(zoned.clone()).await?;
+    let server = listen(&manage).await?;
+    let _ = manage.agents.set(server.agents());
+    let control = control::open(manage.clone())?;
+    template::resume(&manage)?;
+    tracing::info!("zone {} is served at {}", zoned.zone.name, server.address());
+    let drive = tokio::spawn(drive::drive(manage));
+    crate::until_terminated().await;
+    tracing::info!("ending; VMs run on");
+    drive.abort();
+    control.abort();
+    server.stop().await;
+    let _ = std::fs::remove_file(control::socket(&zoned.state));
+    Ok(())
+}
+
+/// Each host that never joined gets a file to join with.
+fn welcome_hosts(zoned: &Zoned) -> Result<(), ServeError> {
+    for host in &zoned.zone.hosts {
+        if !zoned.db.has_certificate(&host.name)? {
+            let path = join::write_join_file(zoned, host)?;
+            tracing::info!("host {} may join with {}", host.name, path.display());
+        }
+    }
+    Ok(())
+}
+
+async fn listen(manage: &Arc<Manage>) -> Result<Server, ServeError> {
+    let zone = &manage.zoned.zone;
+    let address = SocketAddr::from((zone.management.address, zone.management.port));
+    let tls = ServerTls::new(
+        &manage.zoned.authority,
+        vec!["manage".to_owned()],
+        vec![zone.management.address.into()],
+        ClientPolicy::default(),
+        Revoked::default(),
+    )?;
+    let config = ServerConfig {
+        ping_interval: u32::try_from(zone.ping_interval.as_secs()).unwrap_or(60),
+        ping_timeout: zone.ping_interval.mul_f64(2.5),
+        ..ServerConfig::default()
+    };
+    Server::bind(address, config, tls, Arc::new(door::Door(manage.clone())))
+        .await
+        .map_err(|source| ServeError::Listen { address: address.to_string(), source })
+}
+
+/// The key pair with which hosts reach system VMs; made once. RSA, for that is what every client
+/// and server of this contract knows.
+async fn ssh_key(state: &Path) -> Result<(String, String), ServeError> {
+    let path = state.join("ssh").join("id_rsa.cloud");
+    if !path.exists() {
+        let folder = state.join("ssh");
+        std::fs::create_dir_all(&folder).map_err(ServeError::file(&folder))?;
+        let fail = |reason: String| ServeError::Command { command: "ssh-keygen", reason };
+        let beside = folder.join("new");
+        let _ = std::fs::remove_file(&beside);
+        let _ = std::fs::remove_file(beside.with_extension("pub"));
+        let made = tokio::process::Command::new("ssh-keygen")
+            .args(["-q", "-t", "rsa", "-b", "2048", "-m", "PEM", "-N", "", "-C", "cloud@manage", "-f"])
+            .arg(&beside)
+            .stdin(std::process::Stdio::null())
+            .output();
+        let output = tokio::time::timeout(Duration::from_secs(60), made)
+            .await
+            .map_err(|_| fail("no end within a minute".to_owned()))?
+            .map_err(|error| fail(format!("{error}; is the package openssh-client installed?")))?;
+        if !output.status.success() {
+            return Err(fail(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+        }
+        let public = path.with_extension("cloud.pub");
+        std::fs::rename(beside.with_extension("pub"), &public).map_err(ServeError::file(&public))?;
+        std::fs::rename(&beside, &path).map_err(ServeError::file(&path))?;
+    }
+    let read = |path: &Path| std::fs::read_to_string(path).map_err(ServeError::file(path));
+    Ok((read(&path.with_extension("cloud.pub"))?.trim().to_owned(), read(&path)?))
+}

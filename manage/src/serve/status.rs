@@ -1,0 +1,122 @@
+//! The state of everything, for the screen.
+
+use std::time::Instant;
+
+use common::channel::server::AttachedAgent;
+
+use super::{Manage, drive};
+use crate::{
+    api::{Event, HostStatus, NicStatus, Status, StoreStatus, VmStatus},
+    db::{DbError, Kind, Owner, Vm, Wanted},
+    plan::{Seen, View},
+    zone::StoreKind,
+};
+
+/// How many events are shown.
+const EVENTS: u32 = 100;
+
+/// Looks at everything.
+pub(super) fn status(manage: &Manage) -> Result<Status, DbError> {
+    let zoned = &manage.zoned;
+    let vms = zoned.db.vms()?;
+    let views = drive::views(manage, &vms);
+    let shown =
+        vms.iter().zip(&views).filter(|(vm, view)| vm.wanted != Wanted::Removed || view.seen != Seen::Off);
+    let vms: Vec<VmStatus> = shown.map(|(vm, view)| vm_status(manage, vm, view)).collect();
+    let stores = stores(manage);
+    let hosts: Vec<HostStatus> = zoned
+        .zone
+        .hosts
+        .iter()
+        .map(|host| {
+            let agent = manage.agent(&host.name);
+            HostStatus {
+                name: host.name.clone(),
+                address: host.address.to_string(),
+                up: agent.is_some(),
+                last_ping: agent.map(|a: AttachedAgent| {
+                    Instant::now().saturating_duration_since(a.last_ping()).as_secs()
+                }),
+            }
+        })
+        .collect();
+    let settled = |vm: &VmStatus| match vm.wanted.as_str() {
+        "running" => vm.state == "ready",
+        _ => vm.state == "stopped",
+    };
+    Ok(Status {
+        zone: zoned.zone.name.clone(),
+        ready: hosts.iter().all(|h| h.up)
+            && vms.iter().all(settled)
+            && stores.iter().all(|store| store.error.is_none()),
+        hosts,
+        vms,
+        stores,
+        templates: zoned.db.templates()?,
+        events: zoned
+            .db
+            .events(EVENTS)?
+            .into_iter()
+            .map(|(at, subject, text)| Event { at, subject, text })
+            .collect(),
+    })
+}
+
+fn stores(manage: &Manage) -> Vec<StoreStatus> {
+    let failed = manage.seen().stores.clone();
+    let stores = manage.zoned.zone.stores.iter().map(|store| StoreStatus {
+        name: store.name.clone(),
+        kind: match store.kind {
+            StoreKind::Nfs { .. } => "nfs",
+            StoreKind::S3 { .. } => "s3",
+        }
+        .to_owned(),
+        error: failed.get(&store.name).cloned(),
+    });
+    stores.collect()
+}
+
+fn vm_status(manage: &Manage, vm: &Vm, view: &View) -> VmStatus {
+    let agent = match vm.kind {
+        Kind::Ssvm | Kind::Cpvm => Some(manage.agent(&vm.name).is_some()),
+        Kind::Router | Kind::Guest => None,
+    };
+    let (state, host) = match &view.seen {
+        Seen::Unknown => ("unknown", None),
+        Seen::Off => ("stopped", None),
+        Seen::On { host, start_id, ready } => {
+            let done = match vm.kind {
+                Kind::Router => view.configured_for == *start_id,
+                Kind::Ssvm | Kind::Cpvm => view.certificate_for == *start_id && agent == Some(true),
+                Kind::Guest => true,
+            };
+            (if *ready && done { "ready" } else { "running" }, Some(host.clone()))
+        }
+    };
+    let seen = manage.seen();
+    VmStatus {
+        id: vm.id,
+        name: vm.name.clone(),
+        owner: match &vm.owner {
+            Owner::Network(name) | Owner::Guest(name) => name.clone(),
+            Owner::Ssvm | Owner::Cpvm => String::new(),
+        },
+        kind: vm.kind.text().to_owned(),
+        wanted: vm.wanted.text().to_owned(),
+        state: state.to_owned(),
+        doing: seen.busy.get(&vm.id).map(|word| (*word).to_owned()),
+        host,
+        agent,
+        error: seen.failed.get(&vm.id).map(|failure| failure.text.clone()),
+        nics: vm
+            .nics
+            .iter()
+            .map(|nic| NicStatus {
+                device: format!("eth{}", nic.device),
+                traffic: format!("{:?}", nic.traffic),
+                address: nic.address.to_string(),
+                mac: nic.mac.clone(),
+            })
+            .collect(),
+    }
+}

@@ -1,0 +1,72 @@
+use std::path::Path;
+
+use super::*;
+
+const EXAMPLE: &str = include_str!("../../examples/zone.toml");
+
+/// The zone of the example file.
+pub(crate) fn example() -> Zone {
+    Zone::parse(EXAMPLE, Path::new("/zone")).unwrap()
+}
+
+fn refused(find: &str, replace: &str) -> String {
+    assert!(EXAMPLE.contains(find), "the example has no {find:?}");
+    Zone::parse(&EXAMPLE.replacen(find, replace, 1), Path::new("/zone")).unwrap_err().to_string()
+}
+
+#[test]
+fn the_example_is_a_zone() {
+    let zone = example();
+    assert_eq!(zone.system.image, Path::new("/zone/../../image/out/trivium.qcow2"));
+    assert_eq!(zone.networks[0].forwards[0].to_ports, Ports { first: 22, last: 22 });
+    assert_eq!(zone.networks[0].egress[0].sources, ["10.1.1.0/24".parse().unwrap()]);
+    assert_eq!(zone.ping_interval, Duration::from_secs(60));
+}
+
+#[test]
+fn an_error_names_the_key_and_the_value() {
+    for (find, replace, want) in [
+        (
+            "cidr = \"10.1.1.0/24\"",
+            "cidr = \"10.1.1.7/24\"",
+            "key network[0].cidr: \"10.1.1.7/24\": has host bits",
+        ),
+        (
+            "gateway = \"10.1.1.1\"",
+            "gateway = \"10.2.1.1\"",
+            "key network[0].gateway: \"10.2.1.1\": not a host",
+        ),
+        ("ports = \"80\"", "ports = \"80-70\"", "key network[0].egress[0].ports: \"80-70\""),
+        ("protocol = \"icmp\"", "protocol = \"gre\"", "key network[0].egress[1].protocol: \"gre\""),
+        ("to_ports = \"22\"", "to_ports = \"22-23\"", "key network[0].forward[0].to_ports: \"22-23\""),
+        ("kind = \"s3\"", "kind = \"ftp\"", "key store[1].kind: \"ftp\": must be nfs or s3"),
+        ("bucket = \"secondary\"\n", "", "key store[1].bucket: \"\": a store of kind s3 needs it"),
+        ("network = \"net1\"", "network = \"net2\"", "key guest[0].network: \"net2\": no [[network]]"),
+        (
+            "address = \"10.1.1.20\"",
+            "address = \"10.1.1.1\"",
+            "key guest[0].address: \"10.1.1.1\": already in use",
+        ),
+        ("mac = \"02:01", "mac = \"03:01", "key guest[0].mac: \"03:01:00:cc:00:09\": not a unicast MAC"),
+        ("Abc123!", "", "key guest[0].password: \"***\": must be one line"),
+        ("ping_interval = 60", "ping_interval = 0", "key zone.ping_interval: \"0\": must be 1 to 3600"),
+        ("bridge = \"br-pub\"", "bridge = \"br-public-network\"", "key public.bridge: \"br-public-network\""),
+        ("range = \"203.0.113.10-", "range = \"203.0.112.10-", "key public.range: \"203.0.112.10\""),
+        ("name = \"web1\"", "name = \"web 1\"", "key guest[0].name: \"web 1\""),
+    ] {
+        let error = refused(find, replace);
+        assert!(error.contains(want), "{error}\nlacks: {want}");
+    }
+}
+
+#[test]
+fn an_unknown_key_is_named() {
+    let error = refused("memory = 512", "memmory = 512");
+    assert!(error.contains("memmory"), "{error}");
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = Zone::load(Path::new("/nonexistent/zone.toml")).unwrap_err().to_string();
+    assert!(error.contains("/nonexistent/zone.toml"), "{error}");
+}

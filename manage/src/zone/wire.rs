@@ -1,0 +1,290 @@
+//! The zone file as it is written. Every section and key is described here; `check` says what
+//! values they may have.
+
+use serde::Deserialize;
+
+/// The whole file. It and the sections with secrets have no Debug form.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ZoneFile {
+    pub zone: ZoneSection,
+    pub system: SystemSection,
+    pub management: ManagementSection,
+    pub control: ControlSection,
+    pub public: SegmentSection,
+    #[serde(default)]
+    pub host: Vec<HostSection>,
+    #[serde(default)]
+    pub network: Vec<NetworkSection>,
+    #[serde(default)]
+    pub store: Vec<StoreSection>,
+    #[serde(default)]
+    pub guest: Vec<GuestSection>,
+}
+
+/// `[zone]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ZoneSection {
+    /// Zone id on the wire; 1.
+    #[serde(default = "one")]
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// Pod id on the wire; 1.
+    #[serde(default = "one")]
+    pub pod: u64,
+    /// Resolvers that routers forward to and system VMs ask: one or two addresses.
+    pub dns: Vec<String>,
+    /// Resolvers that SSVM and CPVM ask first: one or two addresses; as `dns` when absent.
+    #[serde(default)]
+    pub internal_dns: Vec<String>,
+    /// NTP servers, names or addresses.
+    #[serde(default)]
+    pub ntp: Vec<String>,
+    /// Seconds between two pings of an agent, 1 to 3600; 60. After two and a half intervals
+    /// without a ping the agent counts as gone.
+    #[serde(default = "sixty")]
+    pub ping_interval: u64,
+    /// CIDRs of internal sites from which templates may be downloaded.
+    #[serde(default)]
+    pub internal_sites: Vec<String>,
+}
+
+/// `[system]`: the system VMs.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SystemSection {
+    /// qcow2 image that every host has at this path.
+    pub image: String,
+    /// Kernel file with which a host finds out whether KVM works; a kernel of the host's own when
+    /// absent.
+    pub kernel: Option<String>,
+    /// MiB of memory of each; 512.
+    #[serde(default = "memory")]
+    pub memory: u64,
+    /// Run an SSVM; true.
+    #[serde(default = "yes")]
+    pub ssvm: bool,
+    /// Run a CPVM; true.
+    #[serde(default = "yes")]
+    pub cpvm: bool,
+}
+
+/// `[management]`: network of hosts, agents and `manage serve`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ManagementSection {
+    /// Address on which `manage serve` listens.
+    pub address: String,
+    /// Port of the channel; 8250.
+    #[serde(default = "channel_port")]
+    pub port: u16,
+    /// Port on which a new host gets its certificate; 8251.
+    #[serde(default = "join_port")]
+    pub join_port: u16,
+    /// Bridge on the hosts.
+    pub bridge: String,
+    /// Subnet.
+    pub cidr: String,
+    /// Next hop to other internal networks.
+    pub gateway: String,
+    /// Addresses for system VMs: `first-last`.
+    pub range: String,
+}
+
+/// `[control]`: the link-local network 169.254.0.0/16 between a host and its system VMs.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ControlSection {
+    /// Bridge on the hosts; it gets 169.254.0.1/16.
+    pub bridge: String,
+}
+
+/// `[public]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SegmentSection {
+    /// Bridge on the hosts.
+    pub bridge: String,
+    /// Subnet.
+    pub cidr: String,
+    /// Gateway to the internet.
+    pub gateway: String,
+    /// Addresses to give out: `first-last`.
+    pub range: String,
+}
+
+/// `[[host]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HostSection {
+    /// Name by which it joins.
+    pub name: String,
+    /// Its management address; consoles of guests listen there.
+    pub address: String,
+}
+
+/// `[[network]]`: an isolated network with a router.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NetworkSection {
+    /// Name.
+    pub name: String,
+    /// Bridge on the hosts.
+    pub bridge: String,
+    /// Guest subnet.
+    pub cidr: String,
+    /// Address of the router in it.
+    pub gateway: String,
+    /// DNS domain of the guests.
+    pub domain: String,
+    /// Source NAT address; the next free one of the public range when absent.
+    pub source_nat: Option<String>,
+    /// `allow` or `deny`: what holds for traffic to the outside that no egress rule names; `deny`.
+    #[serde(default = "deny")]
+    pub egress_default: String,
+    /// `[[network.egress]]`: exceptions to `egress_default`.
+    #[serde(default)]
+    pub egress: Vec<FilterSection>,
+    /// `[[network.ingress]]`: what may come in.
+    #[serde(default)]
+    pub ingress: Vec<FilterSection>,
+    /// `[[network.forward]]`: port forwards. What they forward must be let in by an ingress rule.
+    #[serde(default)]
+    pub forward: Vec<ForwardSection>,
+    /// `[[network.static_nat]]`
+    #[serde(default)]
+    pub static_nat: Vec<StaticNatSection>,
+}
+
+/// A firewall rule.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FilterSection {
+    /// Public address of an ingress rule; the source NAT address when absent.
+    pub address: Option<String>,
+    /// `tcp`, `udp`, `icmp` or `all`.
+    pub protocol: String,
+    /// `80` or `8000-8080`, for tcp and udp; all when absent.
+    pub ports: Option<String>,
+    /// Source CIDRs; anywhere (ingress) or the whole network (egress) when absent.
+    pub from: Option<Vec<String>>,
+    /// Destination CIDRs of an egress rule; anywhere when absent.
+    pub to: Option<Vec<String>>,
+}
+
+/// A port forward.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ForwardSection {
+    /// Public address; the source NAT address when absent.
+    pub address: Option<String>,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// Public port or ports.
+    pub ports: String,
+    /// Guest address.
+    pub to: String,
+    /// Guest port or ports; as `ports` when absent.
+    pub to_ports: Option<String>,
+}
+
+/// A static NAT.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StaticNatSection {
+    /// Public address.
+    pub address: String,
+    /// Guest address.
+    pub to: String,
+}
+
+/// `[[store]]`: a secondary store.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StoreSection {
+    /// Name.
+    pub name: String,
+    /// `nfs` or `s3`.
+    pub kind: String,
+    /// `nfs://host/path`, for nfs.
+    pub url: Option<String>,
+    /// Version such as `4.1`, for nfs; the client's choice when absent.
+    pub version: Option<String>,
+    /// `host:port`, for s3.
+    pub endpoint: Option<String>,
+    /// Bucket, for s3.
+    pub bucket: Option<String>,
+    /// Access key, for s3.
+    pub access_key: Option<String>,
+    /// Secret key, for s3.
+    pub secret_key: Option<String>,
+    /// TLS, for s3; true.
+    #[serde(default = "yes")]
+    pub https: bool,
+}
+
+/// `[[guest]]`: a guest VM.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GuestSection {
+    /// Name and host name.
+    pub name: String,
+    /// Name of its network.
+    pub network: String,
+    /// MAC address; made from its number when absent.
+    pub mac: Option<String>,
+    /// Its address.
+    pub address: String,
+    /// Disk image below its own overlay; or `kernel`.
+    pub disk: Option<String>,
+    /// Kernel file; or `disk`.
+    pub kernel: Option<String>,
+    /// Initrd file, with `kernel`.
+    pub initrd: Option<String>,
+    /// Kernel command line, with `kernel`.
+    #[serde(default)]
+    pub append: String,
+    /// MiB of memory; 256.
+    #[serde(default = "guest_memory")]
+    pub memory: u64,
+    /// User data, as text.
+    pub user_data: Option<String>,
+    /// SSH public key.
+    pub public_key: Option<String>,
+    /// Password that the router hands out once.
+    pub password: Option<String>,
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn sixty() -> u64 {
+    60
+}
+
+fn memory() -> u64 {
+    512
+}
+
+fn guest_memory() -> u64 {
+    256
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn channel_port() -> u16 {
+    8250
+}
+
+fn join_port() -> u16 {
+    8251
+}
+
+fn deny() -> String {
+    "deny".to_owned()
+}
