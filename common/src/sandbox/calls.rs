@@ -2,7 +2,7 @@
 //! back where it can, and an attacker finds nothing to start or mount with.
 
 use libc::{
-    AF_INET, AF_INET6, AF_UNIX, SYS_accept4, SYS_access, SYS_arch_prctl, SYS_bind, SYS_brk, SYS_clock_getres,
+    SYS_openat2, SYS_chmod, SYS_truncate, SYS_close_range, SYS_faccessat2, SYS_epoll_pwait2, SYS_getrlimit, SYS_readahead, AF_INET, AF_INET6, AF_UNIX, SYS_accept4, SYS_access, SYS_arch_prctl, SYS_bind, SYS_brk, SYS_clock_getres,
     SYS_clock_gettime, SYS_clock_nanosleep, SYS_clone, SYS_close, SYS_connect, SYS_copy_file_range, SYS_dup,
     SYS_dup3, SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_wait, SYS_eventfd2, SYS_exit,
     SYS_exit_group, SYS_faccessat, SYS_fadvise64, SYS_fallocate, SYS_fchmod, SYS_fchmodat, SYS_fcntl,
@@ -30,6 +30,7 @@ use super::SandboxError;
 
 /// Calls that are allowed whatever their arguments.
 const FREE: &[i64] = &[
+    SYS_openat2, SYS_chmod, SYS_truncate, SYS_close_range, SYS_faccessat2, SYS_epoll_pwait2, SYS_getrlimit, SYS_readahead,
     SYS_accept4,
     SYS_access,
     SYS_arch_prctl,

@@ -164,4 +164,42 @@ mod tests {
         });
         assert_eq!(findings.join().unwrap(), (false, true));
     }
+
+    #[test]
+    fn inside_a_server_finds_what_it_needs() {
+        let folder = tempfile::tempdir().unwrap();
+        let mine = folder.path().to_owned();
+        let work = move || -> io::Result<()> {
+            Sandbox { write: vec![mine.clone()], ..Sandbox::default() }.enter().unwrap();
+            let (file, other) = (mine.join("file"), mine.join("folder/other"));
+            fs::create_dir(mine.join("folder"))?;
+            fs::write(&file, "text")?;
+            fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
+            fs::copy(&file, &other)?;
+            fs::rename(&other, mine.join("renamed"))?;
+            fs::hard_link(&file, mine.join("linked"))?;
+            fs::File::options().write(true).open(&file)?.set_len(1)?;
+            assert_eq!(fs::read_dir(&mine)?.count(), 4);
+            let root = fs::File::open(&mine)?;
+            let (flags, mode) = (rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty());
+            rustix::fs::openat2(&root, "file", flags, mode, rustix::fs::ResolveFlags::BENEATH)?;
+            fs::remove_dir_all(mine.join("folder"))?;
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+                let client = tokio::spawn(tokio::net::TcpStream::connect(listener.local_addr()?));
+                listener.accept().await?;
+                client.await??;
+                let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await?;
+                socket.send_to(b"x", socket.local_addr()?).await?;
+                socket.recv(&mut [0; 8]).await?;
+                let local = tokio::net::UnixListener::bind(mine.join("socket"))?;
+                tokio::try_join!(local.accept(), tokio::net::UnixStream::connect(mine.join("socket")))?;
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                tokio::fs::read(&file).await?;
+                Ok(())
+            })
+        };
+        spawn(work).join().unwrap().unwrap();
+    }
 }

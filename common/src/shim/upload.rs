@@ -5,7 +5,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use sha2::{Digest as _, Sha512};
@@ -159,9 +159,24 @@ pub(super) fn plain_name(path: &str) -> Option<&str> {
 fn keep(paths: &Paths, name: &str) -> io::Result<Sink> {
     let folder = paths.cache();
     fs::create_dir_all(&folder)?;
+    sweep(&folder)?;
     let temporary = folder.join(format!(".{name}.{}.part", std::process::id()));
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     Ok(Sink::Keep { file, temporary })
+}
+
+/// Removes what uploads left behind whose process ended without a chance to.
+fn sweep(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|n| n.strip_prefix('.')?.strip_suffix(".part")?.rsplit('.').next());
+        if process.is_some_and(|process| process.parse::<u32>().is_ok() && !Path::new("/proc").join(process).exists()) {
+            // Another upload may have swept at the same time.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
 }
 
 fn shown(path: &str) -> String {
@@ -199,7 +214,10 @@ mod tests {
         assert!(!paths.cache().join("a.json").exists());
         drop(upload);
         assert_eq!(fs::read_dir(paths.cache()).unwrap().count(), 0);
+        // Process numbers end at 2^22.
+        fs::write(paths.cache().join(".b.json.4194305.part"), "half").unwrap();
         let mut upload = Upload::start(&paths, "/var/cache/cloud/a.json", None).unwrap();
+        assert!(!paths.cache().join(".b.json.4194305.part").exists());
         upload.write(b"abcd").unwrap();
         upload.finish().unwrap();
         assert_eq!(fs::read(paths.cache().join("a.json")).unwrap(), b"abcd");
