@@ -184,7 +184,8 @@ mod tests {
             let (flags, mode) = (rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty());
             rustix::fs::openat2(&root, "file", flags, mode, rustix::fs::ResolveFlags::BENEATH)?;
             fs::remove_dir_all(mine.join("folder"))?;
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
             runtime.block_on(async {
                 let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
                 let client = tokio::spawn(tokio::net::TcpStream::connect(listener.local_addr()?));

@@ -170,8 +170,11 @@ fn sweep(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
-        let process = name.to_str().and_then(|n| n.strip_prefix('.')?.strip_suffix(".part")?.rsplit('.').next());
-        if process.is_some_and(|process| process.parse::<u32>().is_ok() && !Path::new("/proc").join(process).exists()) {
+        let process =
+            name.to_str().and_then(|n| n.strip_prefix('.')?.strip_suffix(".part")?.rsplit('.').next());
+        if process.is_some_and(|process| {
+            process.parse::<u32>().is_ok() && !Path::new("/proc").join(process).exists()
+        }) {
             // Another upload may have swept at the same time.
             let _ = fs::remove_file(entry.path());
         }
