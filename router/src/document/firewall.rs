@@ -1,0 +1,89 @@
+//! `firewallrules` (router contract 3.13).
+
+use std::net::Ipv4Addr;
+
+use serde_json::Value;
+
+use super::{DocumentError, Node};
+use crate::{
+    state::{Direction, FirewallRule, Packets, Protocol},
+    types::{Ports, Transport},
+};
+
+/// One item of a `firewallrules` document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirewallChange {
+    /// Identity of the rule; 0 is the default rule of egress.
+    pub id: u64,
+    /// The rule; `None` revokes it.
+    pub rule: Option<FirewallRule>,
+    /// Where it stood in the document.
+    pub path: String,
+}
+
+impl FirewallChange {
+    pub(super) fn read(node: &Node<'_>) -> Result<Self, DocumentError> {
+        let id = node.required("id")?;
+        let path = node.path().to_owned();
+        if node.flag("revoked", false)? {
+            return Ok(Self { id, rule: None, path });
+        }
+        let traffic = node.text("traffic_type")?.unwrap_or_default();
+        let direction = match traffic.to_ascii_lowercase().as_str() {
+            "egress" => Direction::Egress,
+            "ingress" => Direction::Ingress { address: node.required::<Ipv4Addr>("src_ip")? },
+            _ => return Err(node.error("traffic_type", format_args!("{traffic:?} is neither Ingress nor Egress"))),
+        };
+        let (sources, sources_listed) = node.nets("source_cidr_list")?;
+        let (destinations, _) = node.nets("dest_cidr_list")?;
+        if matches!(direction, Direction::Ingress { .. }) && !sources_listed {
+            // An empty list would open the address to everyone.
+            return Err(node.error("source_cidr_list", "lists no source"));
+        }
+        let protocol = protocol(node)?;
+        let is_default =
+            direction == Direction::Egress && protocol == Protocol::All && !sources_listed && destinations.is_any();
+        let rule = FirewallRule {
+            direction,
+            packets: Packets { protocol, sources, destinations },
+            is_default,
+            default_allow: node.flag("default_egress_policy", false)?,
+        };
+        Ok(Self { id, rule: Some(rule), path })
+    }
+}
+
+fn protocol(node: &Node<'_>) -> Result<Protocol, DocumentError> {
+    let word = node.required::<String>("protocol")?;
+    let transport = match word.to_ascii_lowercase().as_str() {
+        "all" => return Ok(Protocol::All),
+        "icmp" => {
+            let number = |name| match node.optional::<i16>(name)? {
+                None | Some(-1) => Ok(None),
+                Some(n) => u8::try_from(n).map(Some).map_err(|_| node.error(name, "is neither -1 nor 0 to 255")),
+            };
+            return Ok(Protocol::Icmp { kind: number("icmp_type")?, code: number("icmp_code")? });
+        }
+        "tcp" => Transport::Tcp,
+        "udp" => Transport::Udp,
+        _ => return Err(node.error("protocol", format_args!("{word:?} is none of tcp, udp, icmp, all"))),
+    };
+    Ok(Protocol::Transport { transport, ports: ports(node)? })
+}
+
+/// `[22, 22]`, `22`, `"22:22"`; absent means every port.
+fn ports(node: &Node<'_>) -> Result<Option<Ports>, DocumentError> {
+    const NAME: &str = "src_port_range";
+    let bad = || node.error(NAME, "is no range of ports");
+    let port = |value: &Value| value.as_u64().and_then(|n| u16::try_from(n).ok()).ok_or_else(bad);
+    match node.get(NAME) {
+        Some(Value::Array(list)) => match list.as_slice() {
+            [one] => Ports::new(port(one)?, port(one)?),
+            [first, last] => Ports::new(port(first)?, port(last)?),
+            _ => return Err(bad()),
+        }
+        .map(Some)
+        .map_err(|e| node.error(NAME, e)),
+        _ => node.optional(NAME),
+    }
+}

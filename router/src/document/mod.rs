@@ -1,0 +1,114 @@
+//! What arrives: the JSON documents of the management server, each read into one typed [`Document`].
+//!
+//! Reading is permissive where senders are sloppy and strict about what a rule means. An error names
+//! the place in the document (`rules[3].source_ip_address`) and what is wrong there; nothing of such a
+//! document is applied and the state before stays in force.
+
+mod address;
+mod firewall;
+mod forward;
+mod guest;
+mod monitor;
+mod node;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Display;
+
+use serde_json::Value;
+
+pub use address::AddressChange;
+pub use firewall::FirewallChange;
+pub use forward::{ForwardChange, StaticNatChange};
+pub use guest::{DhcpChange, MetadataChange, PasswordChange};
+pub use monitor::MonitorChange;
+use node::Node;
+
+/// Largest document in bytes.
+pub const LIMIT: usize = 32 * 1024 * 1024;
+
+/// A document that cannot be right. Nothing of it is applied.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}{reason}; nothing of this document was applied", place(path))]
+pub struct DocumentError {
+    /// Where in the document, `rules[3].protocol`; empty for the document itself.
+    pub path: String,
+    /// What is wrong there.
+    pub reason: String,
+}
+
+fn place(path: &str) -> String {
+    if path.is_empty() { String::new() } else { format!("{path}: ") }
+}
+
+impl DocumentError {
+    /// An error at a place.
+    pub fn new(path: impl Into<String>, reason: impl Display) -> Self {
+        Self { path: path.into(), reason: reason.to_string() }
+    }
+}
+
+/// One document, understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Document {
+    /// `ips`: public addresses come and go.
+    Addresses(Vec<AddressChange>),
+    /// `forwardrules`: port forwards come and go.
+    Forwards(Vec<ForwardChange>),
+    /// `staticnatrules`: static NAT comes and goes.
+    StaticNat(Vec<StaticNatChange>),
+    /// `firewallrules`: ingress and egress rules come and go.
+    Firewall(Vec<FirewallChange>),
+    /// `dhcpentry`: one reservation.
+    Dhcp(DhcpChange),
+    /// `vmdata`: user data and metadata of one guest.
+    Metadata(MetadataChange),
+    /// `vmpassword`: a new password of one guest.
+    Password(PasswordChange),
+    /// `monitorservice`: what to watch.
+    Monitor(MonitorChange),
+    /// A type that asks for nothing here (`dhcpconfig`, `cmdline`), or that nobody knows.
+    Nothing(String),
+}
+
+impl Document {
+    /// Reads the bytes of a document. Bytes that are not UTF-8 (senders in other locales) are replaced,
+    /// not refused.
+    pub fn read(bytes: &[u8]) -> Result<Self, DocumentError> {
+        if bytes.len() > LIMIT {
+            return Err(DocumentError::new("", format_args!("longer than {LIMIT} bytes")));
+        }
+        let text = String::from_utf8_lossy(bytes);
+        let value: Value =
+            serde_json::from_str(&text).map_err(|e| DocumentError::new("", format_args!("no JSON: {e}")))?;
+        let root = Node::root(&value)?;
+        let kind = root.text("type")?.ok_or_else(|| root.error("type", "is missing"))?;
+        Ok(match kind.as_str() {
+            "ips" => Self::Addresses(each(&root, "ip_address", AddressChange::read)?),
+            "forwardrules" => Self::Forwards(each(&root, "rules", ForwardChange::read)?),
+            "staticnatrules" => Self::StaticNat(each(&root, "rules", StaticNatChange::read)?),
+            "firewallrules" => Self::Firewall(each(&root, "rules", FirewallChange::read)?),
+            "dhcpentry" => match DhcpChange::read(&root)? {
+                Some(change) => Self::Dhcp(change),
+                None => Self::Nothing("dhcpentry without an IPv4 address".to_owned()),
+            },
+            "vmdata" => Self::Metadata(MetadataChange::read(&root)?),
+            "vmpassword" => Self::Password(PasswordChange::read(&root)?),
+            "monitorservice" => Self::Monitor(MonitorChange::read(&root)?),
+            "guestnetwork" | "networkacl" | "ipv6firewallrules" | "loadbalancer" | "vpnuserlist"
+            | "remoteaccessvpn" | "site2sitevpn" | "staticroutes" | "ipaliases" | "bgppeers" => {
+                return Err(root.error("type", format_args!("{kind} is not served by this router")));
+            }
+            _ => Self::Nothing(kind),
+        })
+    }
+}
+
+fn each<'a, T>(
+    root: &Node<'a>,
+    name: &str,
+    read: impl Fn(&Node<'a>) -> Result<T, DocumentError>,
+) -> Result<Vec<T>, DocumentError> {
+    root.objects(name)?.iter().map(read).collect()
+}

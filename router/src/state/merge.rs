@@ -1,0 +1,155 @@
+//! How documents change the state. Each document is checked first and merged then, so that a refused
+//! one has changed nothing.
+
+use std::net::Ipv4Addr;
+
+use super::{Address, Direction, LIMIT, Setup, State};
+use crate::document::{
+    AddressChange, DhcpChange, DocumentError, FirewallChange, ForwardChange, MonitorChange, StaticNatChange,
+};
+
+impl State {
+    /// Merges an `ips` document (router contract 3.5). A released address is forgotten with all that
+    /// its item says; rules that name it stay and wait for its return.
+    pub fn merge_addresses(&mut self, setup: &Setup, changes: &[AddressChange]) -> Result<(), DocumentError> {
+        for change in changes {
+            let fixed = [&setup.guest, &setup.control].into_iter().find(|nic| nic.address == change.address);
+            if let Some(nic) = fixed {
+                let reason = format!("{} is the address of {}", change.address, nic.name());
+                return Err(DocumentError::new(format!("{}.public_ip", change.path), reason));
+            }
+            let known = self.addresses.contains_key(&change.address);
+            if change.add && change.mac.is_none() && change.index.is_none() && !known {
+                let reason = "neither it nor nic_dev_id tells the NIC";
+                return Err(DocumentError::new(format!("{}.vif_mac_address", change.path), reason));
+            }
+            if change.index.is_some_and(|i| i == setup.guest.index || i == setup.control.index)
+                && change.mac.is_none()
+            {
+                let reason = "is not a public NIC";
+                return Err(DocumentError::new(format!("{}.nic_dev_id", change.path), reason));
+            }
+        }
+        room("ip_address", self.addresses.len(), changes.len())?;
+        for change in changes {
+            let before = self.addresses.remove(&change.address);
+            let Some(prefix) = change.prefix.filter(|_| change.add) else { continue };
+            let boot = setup.public.as_ref().is_some_and(|nic| nic.address == change.address);
+            let (mac, index) = match (change.mac, change.index) {
+                (None, None) => before.map_or((None, None), |b| (b.mac, b.index)),
+                told => told,
+            };
+            let address = Address {
+                prefix,
+                gateway: change.gateway,
+                mac,
+                index,
+                source_nat: change.source_nat,
+                boot,
+                mtu: change.mtu,
+            };
+            self.addresses.insert(change.address, address);
+        }
+        Ok(())
+    }
+
+    /// Merges a `forwardrules` document (3.11): a rule replaces, or a revocation removes, those of the
+    /// same key whose sources collide with its own.
+    pub fn merge_forwards(&mut self, changes: &[ForwardChange]) -> Result<(), DocumentError> {
+        for change in changes.iter().filter(|c| !c.revoke) {
+            self.must_have(change.key.address, &change.path, "source_ip_address")?;
+        }
+        room("rules", self.forwards.len(), changes.len())?;
+        for change in changes {
+            let all = self.forwards.entry(change.key).or_default();
+            all.retain(|f| !f.sources.collides(&change.forward.sources));
+            if !change.revoke {
+                // Static NAT takes every port: the later of the two stays.
+                self.static_nat.remove(&change.key.address);
+                all.push(change.forward.clone());
+                all.sort();
+            }
+            if all.is_empty() {
+                self.forwards.remove(&change.key);
+            }
+        }
+        Ok(())
+    }
+
+    /// Merges a `staticnatrules` document (3.12): static NAT takes the place of all that the address
+    /// had, a revocation leaves nothing.
+    pub fn merge_static_nat(&mut self, changes: &[StaticNatChange]) -> Result<(), DocumentError> {
+        for change in changes.iter().filter(|c| !c.revoke) {
+            self.must_have(change.address, &change.path, "source_ip_address")?;
+        }
+        room("rules", self.static_nat.len(), changes.len())?;
+        for change in changes {
+            self.forwards.retain(|key, _| key.address != change.address);
+            self.static_nat.remove(&change.address);
+            if let Some(target) = change.target.filter(|_| !change.revoke) {
+                self.static_nat.insert(change.address, target);
+            }
+        }
+        Ok(())
+    }
+
+    /// Merges a `firewallrules` document (3.13): a rule that is known is not changed by a later one
+    /// of the same identity.
+    pub fn merge_firewall(&mut self, changes: &[FirewallChange]) -> Result<(), DocumentError> {
+        for change in changes {
+            if let Some(Direction::Ingress { address }) = change.rule.as_ref().map(|r| r.direction) {
+                self.must_have(address, &change.path, "src_ip")?;
+            }
+        }
+        room("rules", self.firewall.len(), changes.len())?;
+        for change in changes {
+            match &change.rule {
+                None => drop(self.firewall.remove(&change.id)),
+                Some(rule) => {
+                    self.firewall.entry(change.id).or_insert_with(|| rule.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Merges a `dhcpentry` document (3.8): one reservation per MAC and per address. A removal takes
+    /// what the MAC has, and leaves the address to whoever has it by now.
+    pub fn merge_host(&mut self, change: &DhcpChange) -> Result<(), DocumentError> {
+        room("ipv4_address", self.hosts.len(), 1)?;
+        self.hosts.retain(|_, host| host.mac != change.host.mac);
+        if !change.remove {
+            self.hosts.insert(change.host.address, change.host.clone());
+        }
+        Ok(())
+    }
+
+    /// Merges a `monitorservice` document (3.20).
+    pub fn merge_monitor(&mut self, change: &MonitorChange) {
+        let monitor = &mut self.monitor;
+        monitor.enabled = change.enabled.unwrap_or(monitor.enabled);
+        if let Some(excluded) = &change.excluded {
+            monitor.excluded.clone_from(excluded);
+        }
+        if let Some(parameters) = &change.parameters {
+            monitor.parameters.clone_from(parameters);
+        }
+    }
+
+    fn must_have(&self, address: Ipv4Addr, path: &str, member: &str) -> Result<(), DocumentError> {
+        if self.addresses.contains_key(&address) {
+            return Ok(());
+        }
+        Err(DocumentError::new(
+            format!("{path}.{member}"),
+            format_args!("{address} is no public address of this router"),
+        ))
+    }
+}
+
+fn room(path: &str, present: usize, more: usize) -> Result<(), DocumentError> {
+    if present + more <= LIMIT {
+        return Ok(());
+    }
+    Err(DocumentError::new(path, format_args!("would make more than {LIMIT} entries")))
+}

@@ -1,0 +1,181 @@
+//! What should be: the router's state, and how documents change it (the merge rules of router
+//! contract 3.5 to 3.13).
+//!
+//! The state holds what is in force and nothing else: no tombstones, no order of arrival. So a router
+//! with any history equals a fresh one that was given the surviving entries.
+
+mod guests;
+mod merge;
+mod setup;
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use serde::{Deserialize, Serialize};
+
+pub use guests::{Guests, Secrets};
+pub use setup::{Setup, SetupError};
+
+use crate::{
+    mac::Mac,
+    snapshot::DhcpHost,
+    types::{Nets, Ports, Transport},
+};
+
+/// Most entries of one kind: what a stranger with the host's key could grow.
+pub const LIMIT: usize = 100_000;
+
+/// The state of the network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct State {
+    /// Public addresses.
+    pub addresses: BTreeMap<Ipv4Addr, Address>,
+    /// Port forwards; those of one key have sources that do not collide.
+    #[serde(with = "pairs")]
+    pub forwards: BTreeMap<ForwardKey, Vec<Forward>>,
+    /// Static NAT, from public address to guest.
+    pub static_nat: BTreeMap<Ipv4Addr, Ipv4Addr>,
+    /// Firewall rules by their identity.
+    pub firewall: BTreeMap<u64, FirewallRule>,
+    /// Reservations, by the guest's address.
+    pub hosts: BTreeMap<Ipv4Addr, DhcpHost>,
+    /// What the health checks look at.
+    pub monitor: Monitor,
+}
+
+/// One public address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// Length of its prefix.
+    pub prefix: u8,
+    /// Gateway of its VLAN.
+    pub gateway: Option<Ipv4Addr>,
+    /// Its NIC by MAC: what counts where it is known.
+    pub mac: Option<Mac>,
+    /// Its NIC by number.
+    pub index: Option<u32>,
+    /// Said to be the source NAT address of its NIC.
+    pub source_nat: bool,
+    /// Given by the boot arguments: the source NAT address of its NIC, whatever documents say.
+    pub boot: bool,
+    /// MTU for the NIC.
+    pub mtu: Option<u16>,
+}
+
+/// Which packets a port forward is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ForwardKey {
+    /// Public address.
+    pub address: Ipv4Addr,
+    /// Transport.
+    pub transport: Transport,
+    /// Public ports.
+    pub ports: Ports,
+}
+
+/// Where a port forward leads.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Forward {
+    /// Whose packets only.
+    pub sources: Nets,
+    /// The guest.
+    pub target: Ipv4Addr,
+    /// The guest's ports: as many as there are public ones, or one.
+    pub ports: Ports,
+}
+
+/// Which packets a firewall rule is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Packets {
+    /// Protocol and what the protocol can be narrowed by.
+    pub protocol: Protocol,
+    /// From where.
+    pub sources: Nets,
+    /// To where.
+    pub destinations: Nets,
+}
+
+/// Protocol of a firewall rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// Every one.
+    All,
+    /// TCP or UDP, all ports or some.
+    Transport {
+        /// Which.
+        transport: Transport,
+        /// Destination ports as the sender wrote them, before any translation.
+        ports: Option<Ports>,
+    },
+    /// ICMP; `None` means any.
+    Icmp {
+        /// Type.
+        kind: Option<u8>,
+        /// Code.
+        code: Option<u8>,
+    },
+}
+
+/// To what traffic a firewall rule belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// Towards a public address; the rule lets through.
+    Ingress {
+        /// The address.
+        address: Ipv4Addr,
+    },
+    /// From guests to public networks.
+    Egress,
+}
+
+/// One firewall rule.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct FirewallRule {
+    /// To what traffic it belongs.
+    pub direction: Direction,
+    /// Which packets.
+    pub packets: Packets,
+    /// An egress rule that stands for the default action.
+    pub is_default: bool,
+    /// What the network does by default with egress: every other egress rule does the opposite.
+    pub default_allow: bool,
+}
+
+/// What the health checks look at.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Monitor {
+    /// Whether checks run.
+    pub enabled: bool,
+    /// Names of checks to leave out.
+    pub excluded: Vec<String>,
+    /// Parameters of the checks.
+    pub parameters: BTreeMap<String, String>,
+}
+
+/// JSON has no keys but texts: a map with another key is written as a list of pairs.
+mod pairs {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<K: Serialize, V: Serialize, S: Serializer>(
+        map: &BTreeMap<K, V>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(map.iter())
+    }
+
+    pub(super) fn deserialize<'de, K, V, D>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
+    where
+        K: Deserialize<'de> + Ord,
+        V: Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        Vec::<(K, V)>::deserialize(deserializer).map(|pairs| pairs.into_iter().collect())
+    }
+}

@@ -1,0 +1,157 @@
+//! What the boot arguments fix for as long as the router runs (router contract 1.3).
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use common::boot::Identity;
+use ipnet::Ipv4Net;
+
+use super::{Address, State};
+
+/// Domain of a network that has none.
+const DOMAIN: &str = "cloudnine.internal";
+
+/// Boot arguments of a kind of router that cannot be served.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SetupError {
+    /// This kind of router, or this mode of it, is not served.
+    #[error("boot argument {0}: not served by this router")]
+    Unserved(String),
+    /// An argument is missing.
+    #[error("boot argument {0} is missing")]
+    Missing(&'static str),
+    /// An argument has a value that cannot be read.
+    #[error("boot argument {name}={value}: {reason}")]
+    Malformed {
+        /// Its name.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// A NIC with the address that it has from the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootNic {
+    /// N of `eth<N>`.
+    pub index: u32,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Length of the prefix.
+    pub prefix: u8,
+    /// MTU, where one is given.
+    pub mtu: Option<u16>,
+}
+
+impl BootNic {
+    /// `eth<N>`.
+    pub fn name(&self) -> String {
+        format!("eth{}", self.index)
+    }
+
+    /// The network that it is in.
+    pub fn network(&self) -> Ipv4Net {
+        // A prefix of the boot arguments is never above 32.
+        Ipv4Net::new(self.address, self.prefix.min(32)).map_or_else(|_| self.address.into(), |n| n.trunc())
+    }
+}
+
+/// What the router is, from its boot arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setup {
+    /// Host name.
+    pub name: String,
+    /// Where the guests are.
+    pub guest: BootNic,
+    /// Where the host is: the only NIC that SSH is answered on, never forwarded to or from.
+    pub control: BootNic,
+    /// Where the outside is.
+    pub public: Option<BootNic>,
+    /// Gateway of the default route.
+    pub gateway: Option<Ipv4Addr>,
+    /// Local domain.
+    pub domain: String,
+    /// Search list for guests.
+    pub search: Vec<String>,
+    /// Resolvers to ask, in order.
+    pub resolvers: Vec<IpAddr>,
+    /// Guests ask the outside resolvers themselves; this router is none.
+    pub external_dns: bool,
+    /// Strict reverse path check on public NICs too.
+    pub strict_reverse_path: bool,
+}
+
+impl Setup {
+    /// Takes what it needs out of the boot arguments.
+    pub fn new(identity: &Identity) -> Result<Self, SetupError> {
+        if identity.kind != "router" {
+            return Err(SetupError::Unserved(format!("type={}", identity.kind)));
+        }
+        for mode in ["redundant_router", "is_routed", "ip6firewall", "eth0ip6"] {
+            if let Some(value) = identity.get(mode).filter(|v| *v != "false") {
+                return Err(SetupError::Unserved(format!("{mode}={value}")));
+            }
+        }
+        let guest = nic(identity, 0, "privateMtu")?.ok_or(SetupError::Missing("eth0ip"))?;
+        let control = nic(identity, identity.control_nic, "")?.ok_or(SetupError::Missing("eth1ip"))?;
+        let public = nic(identity, 2, "publicMtu")?;
+        let mut resolvers = Vec::new();
+        for name in ["internaldns1", "internaldns2", "dns1", "dns2", "ip6dns1", "ip6dns2"] {
+            if let Some(resolver) = read(identity, name)?
+                && !resolvers.contains(&resolver)
+            {
+                resolvers.push(resolver);
+            }
+        }
+        let search = identity.get("dnssearchorder").unwrap_or_default().split(',');
+        Ok(Self {
+            name: identity.name.clone(),
+            guest,
+            control,
+            public,
+            gateway: read(identity, "gateway")?,
+            domain: identity.get("domain").unwrap_or(DOMAIN).to_owned(),
+            search: search.map(str::trim).filter(|s| !s.is_empty()).map(str::to_owned).collect(),
+            resolvers,
+            external_dns: identity.flag("useextdns"),
+            strict_reverse_path: !identity.flag("disable_rp_filter"),
+        })
+    }
+
+    /// The state of a router that no document has reached yet.
+    pub fn first_state(&self) -> State {
+        let public = self.public.iter().map(|nic| {
+            let address = Address {
+                prefix: nic.prefix,
+                gateway: self.gateway,
+                mac: None,
+                index: Some(nic.index),
+                source_nat: true,
+                boot: true,
+                mtu: nic.mtu,
+            };
+            (nic.address, address)
+        });
+        State { addresses: public.collect(), ..State::default() }
+    }
+}
+
+fn nic(identity: &Identity, index: u32, mtu: &'static str) -> Result<Option<BootNic>, SetupError> {
+    let Some(found) = identity.nic(index) else { return Ok(None) };
+    let Some(address) = found.address else { return Ok(None) };
+    let mtu = if mtu.is_empty() { None } else { read(identity, mtu)? };
+    Ok(Some(BootNic { index, address, prefix: found.prefix, mtu }))
+}
+
+fn read<T>(identity: &Identity, name: &'static str) -> Result<Option<T>, SetupError>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    let Some(value) = identity.get(name) else { return Ok(None) };
+    value.parse().map(Some).map_err(|e: T::Err| SetupError::Malformed {
+        name,
+        value: value.to_owned(),
+        reason: e.to_string(),
+    })
+}
