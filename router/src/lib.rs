@@ -3,11 +3,25 @@
 //! Two processes: [`core`] is privileged and owns links, packet filter and state; [`serve`] runs as its
 //! own user in a sandbox and answers guests. [`snapshot`] is what passes between them.
 
+pub mod apply;
+pub mod conntrack;
 pub mod core;
 pub mod dhcp;
 pub mod dns;
+pub mod document;
+pub mod firewall;
+pub mod link;
 pub mod mac;
 pub mod metadata;
+pub mod nat;
+pub mod nft;
 pub mod password;
+pub mod plan;
 pub mod serve;
+pub mod serving;
 pub mod snapshot;
+pub mod state;
+pub mod sysctl;
+pub mod types;
+pub mod usage;
+pub mod view;

@@ -1,21 +1,150 @@
-//! The privileged half of the router.
+//! The privileged half of the router: starts, re-adopts what runs, answers the host's commands, keeps
+//! serve supplied, and follows NICs that come and go.
 
-use common::paths::Paths;
+mod bundle;
+mod checks;
+mod commands;
+mod diagnose;
+mod engine;
+mod inbox;
+mod sockets;
+
+use std::{io, sync::Arc, time::Duration};
+
+use common::{boot, handover, paths::Paths, sandbox::User, shim};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::Mutex,
+    time::{sleep, timeout},
+};
+
+use self::{commands::Commands, engine::Engine};
+use crate::{
+    apply::{ApplyError, Network},
+    link::netlink::{LinkError, Netlink},
+    snapshot::Event,
+    state::{Setup, SetupError},
+    sysctl,
+};
+
+/// How long the start waits for the NICs of the boot arguments.
+const NICS: Duration = Duration::from_secs(15);
+/// News of NICs that come within this time are dealt with together.
+const SETTLE: Duration = Duration::from_millis(50);
+/// After a failure to follow the NICs, how long until the next try.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// Why the core could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The folder for sockets cannot be made.
-    #[error("Cannot create {path}: {source}")]
-    Run {
-        /// The folder.
-        path: std::path::PathBuf,
+    /// There are no boot arguments that can be used.
+    #[error(transparent)]
+    Boot(#[from] boot::LoadError),
+    /// They ask for something else.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// The durable state cannot be read.
+    #[error(transparent)]
+    State(#[from] common::persist::PersistError),
+    /// The network cannot be brought to it.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// NICs cannot be read.
+    #[error(transparent)]
+    Links(#[from] LinkError),
+    /// Something of the system is not there.
+    #[error("{what}: {source}")]
+    Io {
+        /// What.
+        what: &'static str,
         /// Why not.
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
-/// Runs until the service is stopped.
+fn io_error(what: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Io { what, source }
+}
+
+/// Runs until the service is stopped. Stopping leaves the network as it is.
 pub fn run(paths: &Paths) -> Result<(), Error> {
-    std::fs::create_dir_all(paths.run()).map_err(|source| Error::Run { path: paths.run(), source })
+    common::log::init();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(io_error("cannot start the runtime"))?;
+    runtime.block_on(serve(paths))
+}
+
+async fn serve(paths: &Paths) -> Result<(), Error> {
+    let setup = Setup::new(&boot::load(paths)?)?;
+    let netlink = Netlink::open().map_err(io_error("cannot open netlink"))?;
+    wait_for_nics(&setup, &netlink).await?;
+    let public: Vec<String> = setup.public.iter().map(crate::state::BootNic::name).collect();
+    sysctl::apply(&sysctl::plan(&setup, &public));
+    let mut network = Network::load(paths, setup, netlink.clone())?;
+    network.reconcile().await?;
+    let user = User::named(paths, User::SERVE).map_err(io_error("cannot read the accounts"))?;
+    let (handover, mut events) =
+        handover::Core::listen(paths, user).map_err(io_error("cannot listen for serve"))?;
+    let engine = Arc::new(Mutex::new(Engine::new(paths, network, handover)?));
+    boot::ready(paths, "router").map_err(io_error("cannot tell that the boot is done"))?;
+
+    let commands = Commands::new(paths.clone(), Arc::clone(&engine), netlink.clone());
+    let mut listening = std::pin::pin!(shim::listen(paths, move |request| commands.clone().run(request)));
+    let mut following = std::pin::pin!(follow(netlink, Arc::clone(&engine)));
+    let mut end = signal(SignalKind::terminate()).map_err(io_error("cannot await signals"))?;
+    loop {
+        tokio::select! {
+            outcome = &mut listening => return outcome.map_err(io_error("cannot listen for commands")),
+            () = &mut following => return Ok(()),
+            _ = end.recv() => return Ok(()),
+            Some(event) = events.recv() => match event.parse::<Event>() {
+                Ok(Event::LeaseTaken { mac, address }) => {
+                    tracing::debug!(%mac, %address, "lease taken");
+                    event.answer(&true);
+                }
+                Ok(Event::PasswordTaken { address, serial }) => {
+                    match engine.lock().await.password_taken(address, serial) {
+                        Ok(taken) => event.answer(&taken),
+                        Err(error) => event.refuse(error.to_string()),
+                    }
+                }
+                Err(error) => event.refuse(format!("unknown event: {error}")),
+            },
+        }
+    }
+}
+
+/// Waits a bounded time for the NICs of the boot arguments; those that come later are followed.
+async fn wait_for_nics(setup: &Setup, netlink: &Netlink) -> Result<(), LinkError> {
+    let mut news = netlink.news();
+    let wanted: Vec<String> =
+        [&setup.guest, &setup.control].into_iter().chain(&setup.public).map(|nic| nic.name()).collect();
+    let all = async {
+        loop {
+            let devices = netlink.devices().await?;
+            if wanted.iter().all(|name| devices.get(name).is_some()) || news.changed().await.is_err() {
+                return Ok(());
+            }
+        }
+    };
+    timeout(NICS, all).await.unwrap_or_else(|_| {
+        tracing::warn!(?wanted, "not all NICs are there");
+        Ok(())
+    })
+}
+
+/// Brings the network to the state in force again whenever a NIC has come, gone or changed.
+async fn follow(netlink: Netlink, engine: Arc<Mutex<Engine>>) {
+    let mut news = netlink.news();
+    while news.changed().await.is_ok() {
+        sleep(SETTLE).await;
+        news.mark_unchanged();
+        if let Err(error) = engine.lock().await.reconcile().await {
+            tracing::warn!(%error, "the network does not follow the NICs");
+            sleep(RETRY).await;
+            news.mark_changed();
+        }
+    }
 }

@@ -33,7 +33,9 @@ impl AddressChange {
         let add = node.flag("add", true)?;
         let kind = node.text("nw_type")?.unwrap_or_default();
         if !(kind.is_empty() || kind.eq_ignore_ascii_case("public")) {
-            return Err(node.error("nw_type", format_args!("{kind:?}: only public addresses come and go here")));
+            return Err(
+                node.error("nw_type", format_args!("{kind:?}: only public addresses come and go here"))
+            );
         }
         if node.flag("is_private_gateway", false)? {
             return Err(node.error("is_private_gateway", "private gateways are not served by this router"));

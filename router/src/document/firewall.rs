@@ -32,7 +32,11 @@ impl FirewallChange {
         let direction = match traffic.to_ascii_lowercase().as_str() {
             "egress" => Direction::Egress,
             "ingress" => Direction::Ingress { address: node.required::<Ipv4Addr>("src_ip")? },
-            _ => return Err(node.error("traffic_type", format_args!("{traffic:?} is neither Ingress nor Egress"))),
+            _ => {
+                return Err(
+                    node.error("traffic_type", format_args!("{traffic:?} is neither Ingress nor Egress"))
+                );
+            }
         };
         let (sources, sources_listed) = node.nets("source_cidr_list")?;
         let (destinations, _) = node.nets("dest_cidr_list")?;
@@ -41,8 +45,10 @@ impl FirewallChange {
             return Err(node.error("source_cidr_list", "lists no source"));
         }
         let protocol = protocol(node)?;
-        let is_default =
-            direction == Direction::Egress && protocol == Protocol::All && !sources_listed && destinations.is_any();
+        let is_default = direction == Direction::Egress
+            && protocol == Protocol::All
+            && !sources_listed
+            && destinations.is_any();
         let rule = FirewallRule {
             direction,
             packets: Packets { protocol, sources, destinations },
@@ -60,7 +66,9 @@ fn protocol(node: &Node<'_>) -> Result<Protocol, DocumentError> {
         "icmp" => {
             let number = |name| match node.optional::<i16>(name)? {
                 None | Some(-1) => Ok(None),
-                Some(n) => u8::try_from(n).map(Some).map_err(|_| node.error(name, "is neither -1 nor 0 to 255")),
+                Some(n) => {
+                    u8::try_from(n).map(Some).map_err(|_| node.error(name, "is neither -1 nor 0 to 255"))
+                }
             };
             return Ok(Protocol::Icmp { kind: number("icmp_type")?, code: number("icmp_code")? });
         }

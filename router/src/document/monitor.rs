@@ -30,9 +30,9 @@ impl MonitorChange {
         });
         let parameters = match root.get("health_checks_config") {
             None => None,
-            Some(Value::Object(map)) => Some(
-                map.iter().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect(),
-            ),
+            Some(Value::Object(map)) => {
+                Some(map.iter().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect())
+            }
             Some(_) => return Err(root.error("health_checks_config", "is no object")),
         };
         Ok(Self { enabled, excluded, parameters })

@@ -2,7 +2,7 @@
 //! the place. Permissive as the senders are: numbers and truth values may come as text, `null` and the
 //! empty text count as absent.
 
-use std::{fmt::Display, str::FromStr};
+use std::{fmt::Display, net::Ipv4Addr, str::FromStr};
 
 use ipnet::Ipv4Net;
 use serde_json::Value;
@@ -24,7 +24,11 @@ impl<'a> Node<'a> {
     }
 
     fn object(value: &'a Value, path: String) -> Result<Self, DocumentError> {
-        if value.is_object() { Ok(Self { value, path }) } else { Err(DocumentError::new(path, "is no object")) }
+        if value.is_object() {
+            Ok(Self { value, path })
+        } else {
+            Err(DocumentError::new(path, "is no object"))
+        }
     }
 
     /// An error about one of the members.
@@ -109,8 +113,9 @@ impl<'a> Node<'a> {
             if text.contains(':') {
                 continue;
             }
-            let net = text.parse().ok().or_else(|| text.parse().ok().map(Ipv4Net::from));
-            let bad = || self.error(&format!("{name}[{n}]"), format_args!("{:?} is no network", shorten(text)));
+            let net = text.parse().ok().or_else(|| text.parse::<Ipv4Addr>().ok().map(Ipv4Net::from));
+            let bad =
+                || self.error(&format!("{name}[{n}]"), format_args!("{:?} is no network", shorten(text)));
             nets.push(net.ok_or_else(bad)?);
         }
         if nets.is_empty() && !texts.is_empty() {

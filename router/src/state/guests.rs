@@ -23,7 +23,10 @@ impl Guests {
     /// what the document names changes, but a new VM at the address starts from nothing.
     pub fn merged(&self, change: &MetadataChange) -> Result<Metadata, DocumentError> {
         if self.0.len() >= LIMIT && !self.0.contains_key(&change.address) {
-            return Err(DocumentError::new("vm_ip_address", format_args!("would make more than {LIMIT} guests")));
+            return Err(DocumentError::new(
+                "vm_ip_address",
+                format_args!("would make more than {LIMIT} guests"),
+            ));
         }
         let mut data = self.0.get(&change.address).cloned().unwrap_or_default();
         let value = |key: &str| data.keys.iter().find(|(k, _)| k == key).map(|(_, v)| v);
@@ -78,5 +81,65 @@ impl Secrets {
             self.waiting.0.remove(&address);
         }
         taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::Document;
+
+    fn change(values: &str) -> MetadataChange {
+        let text = format!(r#"{{"vm_ip_address":"10.1.1.20","vm_metadata":{values},"type":"vmdata"}}"#);
+        match Document::read(text.as_bytes()).unwrap() {
+            Document::Metadata(change) => change,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn after(changes: &[&str]) -> Metadata {
+        let mut guests = Guests::default();
+        for values in changes {
+            let change = change(values);
+            let data = guests.merged(&change).unwrap();
+            guests.0.insert(change.address, data);
+        }
+        guests.0.into_values().next().unwrap()
+    }
+
+    #[test]
+    fn only_what_is_named_changes() {
+        let data = after(&[
+            r#"[["userdata","user-data","YQ=="],["metadata","vm-id","1"],["metadata","a","x"],["metadata","b","y"]]"#,
+            r#"[["metadata","a",""],["metadata","b","z"]]"#,
+        ]);
+        assert_eq!(data.user_data.as_deref(), Some("YQ=="));
+        assert_eq!(data.keys, [("vm-id".to_owned(), "1".to_owned()), ("b".to_owned(), "z".to_owned())]);
+    }
+
+    #[test]
+    fn a_new_vm_sees_nothing_of_the_one_before() {
+        let data = after(&[
+            r#"[["userdata","user-data","YQ=="],["metadata","vm-id","1"],["metadata","public-keys","ssh"]]"#,
+            r#"[["metadata","vm-id","2"]]"#,
+        ]);
+        assert_eq!(data, Metadata { user_data: None, keys: vec![("vm-id".into(), "2".into())] });
+    }
+
+    #[test]
+    fn a_password_is_forgotten_once_it_is_taken_and_not_a_later_one() {
+        let mut secrets = Secrets::default();
+        let address = Ipv4Addr::new(10, 1, 1, 20);
+        let mut give = |text: &str, secrets: &mut Secrets| {
+            secrets.merge(&PasswordChange { address, password: Some(text.into()) }).unwrap();
+            secrets.last
+        };
+        let first = give("a", &mut secrets);
+        let second = give("b", &mut secrets);
+        assert!(!secrets.taken(address, first));
+        assert_eq!(secrets.waiting.0[&address].value, "b");
+        assert!(secrets.taken(address, second) && secrets.waiting.0.is_empty());
+        secrets.merge(&PasswordChange { address, password: None }).unwrap();
+        assert!(secrets.waiting.0.is_empty(), "no password is no password");
     }
 }

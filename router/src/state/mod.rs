@@ -9,14 +9,14 @@ mod merge;
 mod setup;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
 pub use guests::{Guests, Secrets};
-pub use setup::{Setup, SetupError};
+pub use setup::{BootNic, Setup, SetupError};
 
 use crate::{
     mac::Mac,

@@ -76,6 +76,8 @@ pub struct Setup {
     pub search: Vec<String>,
     /// Resolvers to ask, in order.
     pub resolvers: Vec<IpAddr>,
+    /// `dns1` and `dns2`: what guests are told besides the router.
+    pub guest_resolvers: Vec<Ipv4Addr>,
     /// Guests ask the outside resolvers themselves; this router is none.
     pub external_dns: bool,
     /// Strict reverse path check on public NICs too.
@@ -104,6 +106,10 @@ impl Setup {
                 resolvers.push(resolver);
             }
         }
+        let mut guest_resolvers = Vec::new();
+        for name in ["dns1", "dns2"] {
+            guest_resolvers.extend(read::<Ipv4Addr>(identity, name)?);
+        }
         let search = identity.get("dnssearchorder").unwrap_or_default().split(',');
         Ok(Self {
             name: identity.name.clone(),
@@ -114,6 +120,7 @@ impl Setup {
             domain: identity.get("domain").unwrap_or(DOMAIN).to_owned(),
             search: search.map(str::trim).filter(|s| !s.is_empty()).map(str::to_owned).collect(),
             resolvers,
+            guest_resolvers,
             external_dns: identity.flag("useextdns"),
             strict_reverse_path: !identity.flag("disable_rp_filter"),
         })

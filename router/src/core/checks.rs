@@ -1,0 +1,238 @@
+//! Health checks in the form of router contract 2.9, evaluated on the live state.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use common::{paths::Paths, shim::wire::Reply};
+use serde_json::{Map, Value, json};
+use tokio::{net::TcpStream, sync::Mutex, time::timeout};
+
+use super::engine::Engine;
+use crate::{
+    snapshot::Service,
+    state::{Monitor, State},
+    types::Ports,
+};
+
+/// Time for sshd to accept.
+const SSH: Duration = Duration::from_secs(2);
+
+/// What came of a check; never `Failed` where it is not certain, for that may rebuild the router.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Outcome {
+    Success(String),
+    Warning(String),
+    Failed(String),
+}
+
+/// `filesystem_writable_check.py`.
+pub(super) fn writable(paths: &Paths) -> Reply {
+    let file = paths.cache().join(".writable");
+    match fs::write(&file, b"").and_then(|()| fs::remove_file(&file)) {
+        Ok(()) => Reply::ok(""),
+        Err(error) => {
+            Reply::fail(1, format_args!("Read-only file system: {}: {error}", paths.cache().display()))
+        }
+    }
+}
+
+/// `getRouterMonitorResults.sh`: runs all checks now.
+pub(super) async fn report(paths: &Paths, engine: &Mutex<Engine>) -> String {
+    let engine = engine.lock().await;
+    let monitor = engine.network().state().monitor.clone();
+    let serving = *engine.handover().connected().borrow();
+    let failures = engine.handover().failures();
+    let control = engine.network().setup().control.address;
+    let state = Arc::new(engine.network().state().clone());
+    drop(engine);
+
+    let mut basic = Results::new(&monitor);
+    let service = |service: Service| {
+        let prefix = match service {
+            Service::Dhcp => "dhcp ",
+            _ => "metadata ",
+        };
+        match failures.iter().find(|(name, _)| name.starts_with(prefix)) {
+            Some((name, why)) => Outcome::Warning(format!("socket {name} cannot be opened: {why}")),
+            None if serving => Outcome::Success("service is running".to_owned()),
+            None => Outcome::Warning("service is not there".to_owned()),
+        }
+    };
+    basic.service("dhcp.service", service(Service::Dhcp));
+    basic.service("webserver.service", service(Service::Metadata));
+    basic.service("ssh.service", ssh((control, 3922).into()).await);
+    let mut advanced = Results::new(&monitor);
+    if monitor.enabled {
+        let threshold = thresholds(&monitor);
+        basic.script("disk_space_check.py", disk(paths, threshold("minDiskNeeded")));
+        basic.script("memory_usage_check.py", memory(threshold("maxMemoryUsage")));
+        advanced.script("dhcp_check.py", guests(&monitor, &state, "dhcp"));
+        advanced.script("dns_check.py", guests(&monitor, &state, "dns"));
+        advanced.script("iptables_check.py", forwards(&monitor, &state));
+    }
+    let failing: String = [&basic, &advanced]
+        .iter()
+        .filter(|r| !r.failing.is_empty())
+        .map(|r| r.failing.join(",") + "\n")
+        .collect();
+    format!(
+        "FAILING CHECKS:\n{failing}MONITOR RESULTS:\n{{\"basic\":\n{}\n,\"advanced\":\n{}\n}}\n",
+        Value::Object(basic.records),
+        Value::Object(advanced.records)
+    )
+}
+
+struct Results<'a> {
+    monitor: &'a Monitor,
+    started: Instant,
+    records: Map<String, Value>,
+    failing: Vec<String>,
+}
+
+impl<'a> Results<'a> {
+    fn new(monitor: &'a Monitor) -> Self {
+        Self { monitor, started: Instant::now(), records: Map::new(), failing: Vec::new() }
+    }
+
+    /// Services count as failing whenever they are not well.
+    fn service(&mut self, name: &str, outcome: Outcome) {
+        let failing = !matches!(outcome, Outcome::Success(_));
+        self.record(name, outcome, failing);
+    }
+
+    /// Checks that do not apply are left out.
+    fn script(&mut self, name: &str, outcome: Option<Outcome>) {
+        if let Some(outcome) = outcome {
+            let failing = matches!(outcome, Outcome::Failed(_));
+            self.record(name, outcome, failing);
+        }
+    }
+
+    fn record(&mut self, name: &str, outcome: Outcome, failing: bool) {
+        let took = self.started.elapsed();
+        self.started = Instant::now();
+        if self.monitor.excluded.iter().any(|excluded| excluded == name) {
+            return;
+        }
+        let (word, message) = match outcome {
+            Outcome::Success(message) => ("SUCCESS", message),
+            Outcome::Warning(message) => ("WARNING", message),
+            Outcome::Failed(message) => ("FAILED", message),
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let record = json!({
+            "success": word,
+            "lastUpdate": now.as_millis().to_string(),
+            "lastRunDuration": format!("{:.1}", took.as_secs_f64() * 1000.0),
+            "message": message.replace(['\n', '\r'], " "),
+        });
+        self.records.insert(name.to_owned(), record);
+        if failing {
+            self.failing.push(name.to_owned());
+        }
+    }
+}
+
+async fn ssh(address: SocketAddr) -> Outcome {
+    match timeout(SSH, TcpStream::connect(address)).await {
+        Ok(Ok(_)) => Outcome::Success("service is running".to_owned()),
+        Ok(Err(error)) => Outcome::Warning(format!("service does not accept: {error}")),
+        Err(_) => Outcome::Warning("service does not answer".to_owned()),
+    }
+}
+
+/// Numbers of `systemThresholds`.
+fn thresholds(monitor: &Monitor) -> impl Fn(&str) -> Option<f64> {
+    let text = monitor.parameters.get("systemThresholds").cloned().unwrap_or_default();
+    let fields: BTreeMap<String, f64> = records(&text)
+        .flat_map(|record| record.into_iter())
+        .filter_map(|(key, value)| Some((key.to_owned(), value.parse().ok()?)))
+        .collect();
+    move |name| fields.get(name).copied()
+}
+
+/// `k=v,k=v;k=v,k=v;`
+fn records(text: &str) -> impl Iterator<Item = BTreeMap<&str, &str>> {
+    let records = text.split(';').map(str::trim).filter(|record| !record.is_empty());
+    records.map(|record| record.split(',').filter_map(|field| field.trim().split_once('=')).collect())
+}
+
+fn disk(paths: &Paths, needed: Option<f64>) -> Option<Outcome> {
+    let space = rustix::fs::statvfs(paths.state("router")).ok()?;
+    #[expect(clippy::cast_precision_loss, reason = "megabytes for people")]
+    let free = (space.f_bavail * space.f_frsize) as f64 / 1_048_576.0;
+    let needed = needed?;
+    Some(if free < needed {
+        Outcome::Failed(format!("{free:.0} MB free, {needed:.0} MB needed"))
+    } else {
+        Outcome::Success(format!("{free:.0} MB free"))
+    })
+}
+
+fn memory(most: Option<f64>) -> Option<Outcome> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let figure = |name: &str| -> Option<f64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_ascii_whitespace().next()?.parse().ok()
+    };
+    let (all, free, most) = (figure("MemTotal:")?, figure("MemAvailable:")?, most?);
+    let used = (all - free) / all * 100.0;
+    Some(if used > most {
+        Outcome::Failed(format!("{used:.1} % used, {most:.1} % allowed"))
+    } else {
+        Outcome::Success(format!("{used:.1} % used"))
+    })
+}
+
+/// Every VM that should be served is known by its MAC, address and name.
+fn guests(monitor: &Monitor, state: &State, service: &str) -> Option<Outcome> {
+    let text = monitor.parameters.get("virtualMachines")?;
+    let mut missing = Vec::new();
+    let mut count = 0;
+    for vm in records(text).filter(|vm| vm.get(service) != Some(&"false")) {
+        count += 1;
+        let host = vm.get("ip").and_then(|ip| ip.parse().ok()).and_then(|ip| state.hosts.get(&ip));
+        let mac = vm.get("macAddress").and_then(|mac| mac.parse().ok());
+        let known = host.is_some_and(|host| {
+            vm.get("vmName").is_none_or(|name| host.name.eq_ignore_ascii_case(name))
+                && mac.is_none_or(|mac| host.mac == mac)
+        });
+        if !known {
+            missing.push(*vm.get("vmName").unwrap_or(&"?"));
+        }
+    }
+    Some(if missing.is_empty() {
+        Outcome::Success(format!("All {count} VMs are known"))
+    } else {
+        Outcome::Failed(format!("Not known: {}", missing.join(", ")))
+    })
+}
+
+/// Every port forward that should be there is.
+fn forwards(monitor: &Monitor, state: &State) -> Option<Outcome> {
+    let text = monitor.parameters.get("portForwarding")?;
+    let mut missing = Vec::new();
+    for rule in records(text) {
+        let field = |name: &str| rule.get(name).copied().unwrap_or_default();
+        let ports = format!("{}:{}", field("sourcePortStart"), field("sourcePortEnd"));
+        let address = |name| field(name).parse::<Ipv4Addr>();
+        let wanted = (address("sourceIp"), ports.parse::<Ports>(), address("destIp"));
+        let (Ok(address), Ok(ports), Ok(target)) = wanted else { continue };
+        let known = state.forwards.iter().any(|(key, forwards)| {
+            key.address == address && key.ports == ports && forwards.iter().any(|f| f.target == target)
+        });
+        if !known {
+            missing.push(format!("{address}:{ports}"));
+        }
+    }
+    Some(if missing.is_empty() {
+        Outcome::Success("All port forwards are there".to_owned())
+    } else {
+        Outcome::Failed(format!("Not there: {}", missing.join(", ")))
+    })
+}

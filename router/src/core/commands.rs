@@ -1,0 +1,317 @@
+//! The commands of the host and of operators (router contract 2.7 to 2.10), each answered with what it
+//! prints and its exit code.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use common::{
+    paths::Paths,
+    shim::wire::{Reply, Request},
+};
+use tokio::{sync::Mutex, time::timeout};
+
+use super::{
+    bundle::{self, Item},
+    checks, diagnose,
+    engine::Engine,
+    inbox::{Found, Inbox},
+};
+use crate::{document::Document, link::netlink::Netlink, nft::run, usage};
+
+/// How long a document waits for a NIC that it names: hot-plugged ones may come after it.
+const NIC: Duration = Duration::from_secs(15);
+
+/// Answers commands; clones share everything.
+#[derive(Debug, Clone)]
+pub(super) struct Commands {
+    paths: Paths,
+    inbox: Inbox,
+    engine: Arc<Mutex<Engine>>,
+    netlink: Netlink,
+    started: Instant,
+}
+
+impl Commands {
+    pub(super) fn new(paths: Paths, engine: Arc<Mutex<Engine>>, netlink: Netlink) -> Self {
+        Self { inbox: Inbox::new(&paths), paths, engine, netlink, started: Instant::now() }
+    }
+
+    /// Answers one command.
+    pub(super) async fn run(self, request: Request) -> Reply {
+        let words: Vec<&str> = request.words.iter().map(String::as_str).collect();
+        let Some((command, arguments)) = words.split_first() else {
+            return Reply::fail(127, "no command");
+        };
+        if *command == "vr_cfg.sh" {
+            return self.bundle(arguments).await;
+        }
+        self.one(command, arguments).await
+    }
+
+    async fn one(&self, command: &str, arguments: &[&str]) -> Reply {
+        match command {
+            "update_config.py" => self.update(arguments).await,
+            "configure.py" => match self.engine.lock().await.reconcile().await {
+                Ok(()) => Reply::ok(""),
+                Err(error) => Reply::fail(1, error),
+            },
+            "netusage.sh" => self.usage(arguments).await,
+            // Without a partner the router is always the one that holds the gateway.
+            "checkrouter.sh" => Reply::ok("Status: PRIMARY\n"),
+            "getRouterAlerts.sh" => Reply::ok("No Alerts\n"),
+            "getRouterMonitorResults.sh" => Reply::ok(checks::report(&self.paths, &self.engine).await),
+            "filesystem_writable_check.py" => checks::writable(&self.paths),
+            "diagnostics.py" => Reply::ok(diagnose::run(arguments).await),
+            "get_haproxy_stats.sh" => Reply::ok("0"),
+            "status" => Reply::ok(self.status().await),
+            "rules" => match run::listing().await {
+                Ok(text) => Reply::ok(text),
+                Err(error) => Reply::fail(1, error),
+            },
+            _ => Reply::fail(127, format_args!("{command}: not served by this router")),
+        }
+    }
+
+    /// `update_config.py NAME [false]`.
+    async fn update(&self, arguments: &[&str]) -> Reply {
+        let (name, keep) = match arguments {
+            [name] => (*name, true),
+            [name, keep] => (*name, *keep != "false"),
+            _ => {
+                return Reply::fail(
+                    1,
+                    "update_config.py: expects the name of a document, and false to not keep it",
+                );
+            }
+        };
+        let bytes = match self.find(name) {
+            Ok(Found::Bytes(bytes)) => bytes,
+            Ok(Found::Done) => return Reply::ok(""),
+            Err(reason) => return Reply::fail(1, reason),
+        };
+        let outcome = match Document::read(&bytes) {
+            Ok(document) => {
+                let documents = vec![document];
+                self.wait_for_nics(&documents).await;
+                self.engine.lock().await.merge(documents).await.pop().unwrap_or(Ok(()))
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        self.inbox.finish(name, &bytes, outcome.is_ok(), keep);
+        match outcome {
+            Ok(()) => Reply::ok(""),
+            Err(reason) => {
+                tracing::warn!(name, reason, "a document was refused");
+                Reply::fail(1, format_args!("{name}: {reason}"))
+            }
+        }
+    }
+
+    fn find(&self, name: &str) -> Result<Found, String> {
+        if !Inbox::is_name(name) {
+            return Err(format!("{name:?} is not the name of a document"));
+        }
+        self.inbox.read(name).map_err(|e| format!("{name}: {e}"))
+    }
+
+    /// `vr_cfg.sh -c FILE`: everything that can be merged is, by one change; the rest is reported.
+    async fn bundle(&self, arguments: &[&str]) -> Reply {
+        let ["-c", path] = arguments else {
+            return Reply::fail(1, "vr_cfg.sh: expects -c and the path of a file");
+        };
+        let name = base_name(path);
+        let bytes = match self.find(name) {
+            Ok(Found::Bytes(bytes)) => bytes,
+            Ok(Found::Done) => return Reply::ok(""),
+            Err(reason) => return Reply::fail(1, reason),
+        };
+        let items = match bundle::read(&bytes) {
+            Ok(items) => items,
+            Err(error) => {
+                self.inbox.finish(name, &bytes, false, true);
+                return Reply::fail(1, format_args!("{name}: {error}"));
+            }
+        };
+        let mut failures = Vec::new();
+        let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+        let (mut names, mut documents, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        for item in items {
+            match item {
+                Item::File(path, content) => {
+                    let name = base_name(&path).to_owned();
+                    let inside = Path::new(&path).parent() == Some(Path::new("/var/cache/cloud"));
+                    if inside && Inbox::is_name(&name) {
+                        files.insert(name, content);
+                    } else {
+                        failures.push(format!("{path}: files are taken below /var/cache/cloud only"));
+                    }
+                }
+                Item::Script(words) => match words.split_first() {
+                    Some((command, rest)) if base_name(command) == "update_config.py" => {
+                        match rest.first().map(|name| (name, self.bundled(name, &mut files))) {
+                            Some((name, Ok(document))) => {
+                                names.push(name.clone());
+                                documents.push(document);
+                            }
+                            Some((name, Err(reason))) => failures.push(format!("{name}: {reason}")),
+                            None => failures.push("update_config.py: names no document".to_owned()),
+                        }
+                    }
+                    Some((command, rest)) => others.push((base_name(command).to_owned(), rest.to_vec())),
+                    None => {}
+                },
+            }
+        }
+        for (name, content) in files {
+            failures.extend(self.inbox.write(&name, &content).err().map(|e| format!("{name}: {e}")));
+        }
+        // A bundle with passwords leaves nothing behind.
+        let secret = documents.iter().any(|d| matches!(d, Document::Password(_)));
+        self.wait_for_nics(&documents).await;
+        let outcomes = self.engine.lock().await.merge(documents).await;
+        let refused =
+            names.iter().zip(outcomes).filter_map(|(name, o)| Some(format!("{name}: {}", o.err()?)));
+        failures.extend(refused);
+        for (command, arguments) in others {
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            let reply = self.one(&command, &arguments).await;
+            if reply.code != 0 {
+                failures.push(format!("{command}: {}", reply.stderr.trim()));
+            }
+        }
+        self.inbox.finish(name, if secret { &[] } else { &bytes }, true, true);
+        if failures.is_empty() {
+            return Reply::ok("");
+        }
+        tracing::warn!(?failures, "items of a bundle were refused");
+        let text = failures.iter().map(|f| format!("VR config: {f}")).collect::<Vec<_>>().join("\n");
+        Reply::fail(1, text)
+    }
+
+    /// A document of a bundle: from the bundle itself, or one that arrived before.
+    fn bundled(&self, name: &str, files: &mut BTreeMap<String, Vec<u8>>) -> Result<Document, String> {
+        let bytes = match files.remove(name) {
+            Some(bytes) => bytes,
+            None => match self.find(name)? {
+                Found::Bytes(bytes) => {
+                    self.inbox.finish(name, &bytes, true, false);
+                    bytes
+                }
+                Found::Done => return Ok(Document::Nothing("dealt with before".to_owned())),
+            },
+        };
+        Document::read(&bytes).map_err(|e| e.to_string())
+    }
+
+    /// Waits a bounded time until the NICs that documents name are there. Addresses of those that come
+    /// later are set when they do.
+    async fn wait_for_nics(&self, documents: &[Document]) {
+        let mut wanted = Vec::new();
+        for document in documents {
+            if let Document::Addresses(changes) = document {
+                wanted.extend(changes.iter().filter(|c| c.add).map(|c| (c.mac, c.index)));
+            }
+        }
+        let mut news = self.netlink.news();
+        let there = async {
+            while let Ok(devices) = self.netlink.devices().await {
+                let has = |(mac, index): &(Option<crate::mac::Mac>, Option<u32>)| {
+                    mac.is_some_and(|mac| devices.by_mac(mac).is_some())
+                        || index.is_some_and(|n| devices.get(&format!("eth{n}")).is_some())
+                };
+                if wanted.iter().all(has) || news.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        if !wanted.is_empty() && timeout(NIC, there).await.is_err() {
+            tracing::warn!(?wanted, "a NIC is not there yet; its addresses are set when it comes");
+        }
+    }
+
+    /// `netusage.sh`: counters of a public NIC.
+    async fn usage(&self, arguments: &[&str]) -> Reply {
+        let (mut get, mut reset, mut address) = (false, false, None);
+        let mut rest = arguments.iter();
+        while let Some(word) = rest.next() {
+            match *word {
+                "-g" => get = true,
+                "-r" => reset = true,
+                "-l" => address = rest.next(),
+                // Accounting follows from the addresses: nothing to create, add or delete.
+                _ => {}
+            }
+        }
+        let nic = match address {
+            None => Some("eth2".to_owned()),
+            Some(text) => match text.parse() {
+                Ok(address) => {
+                    let engine = self.engine.lock().await;
+                    let network = engine.network();
+                    let view = crate::view::View::new(network.setup(), network.state(), network.devices());
+                    view.nic_of(address).map(|nic| nic.name.clone())
+                }
+                Err(_) => return Reply::fail(1, format_args!("netusage.sh: {text:?} is no address")),
+            },
+        };
+        let counters = match (get, reset) {
+            (_, true) => run::reset_counters().await,
+            (true, false) => run::counters().await,
+            (false, false) => return Reply::ok(""),
+        };
+        match (counters, nic) {
+            (Err(error), _) => Reply::fail(1, error),
+            (Ok(counters), Some(nic)) if get => Reply::ok(usage::report(&nic, &counters)),
+            _ => Reply::ok(""),
+        }
+    }
+
+    /// What an operator asks first.
+    async fn status(&self) -> String {
+        let engine = self.engine.lock().await;
+        let (setup, state) = (engine.network().setup(), engine.network().state());
+        let mut text = String::new();
+        let connected = *engine.handover().connected().borrow();
+        let mut line = |name: &str, value: String| {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{name}: {value}");
+        };
+        line("role", "router".to_owned());
+        line("name", setup.name.clone());
+        line("core running for", format!("{} s", self.started.elapsed().as_secs()));
+        for (role, nic) in [("guest", &setup.guest), ("control", &setup.control)] {
+            line(role, format!("{} {}/{}", nic.name(), nic.address, nic.prefix));
+        }
+        for (address, details) in &state.addresses {
+            line("public", format!("{address}/{}", details.prefix));
+        }
+        for (name, figure) in engine.figures() {
+            line(name, figure.to_string());
+        }
+        if let Some(last) = engine.last() {
+            let ago = last.at.elapsed().unwrap_or_default().as_secs();
+            let ms = last.took.as_secs_f64() * 1000.0;
+            line("last change", format!("{}, took {ms:.1} ms, {ago} s ago", last.what));
+        }
+        let failures = engine.handover().failures();
+        let missing: Vec<String> = failures.iter().map(|(name, why)| format!("{name}: {why}")).collect();
+        line(
+            "health",
+            match (connected, missing.is_empty()) {
+                (true, true) => "healthy".to_owned(),
+                (false, _) => "serve is not there: guests get no answers".to_owned(),
+                (true, false) => format!("sockets that cannot be opened: {}", missing.join(", ")),
+            },
+        );
+        text
+    }
+}
+
+fn base_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}

@@ -1,0 +1,251 @@
+//! Everything that documents change, behind one lock: the network, and what guests are told.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::Ipv4Addr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use common::{
+    handover,
+    paths::Paths,
+    persist::{self, PersistError},
+};
+
+use super::sockets;
+use crate::{
+    apply::{ApplyError, Network},
+    document::{Document, DocumentError},
+    serving, snapshot,
+    state::{Guests, Secrets, State},
+};
+
+/// Version of the shape of the files below.
+const VERSION: u32 = 1;
+
+/// How long an answer waits for serve to have what changed.
+const SERVE: Duration = Duration::from_secs(2);
+
+/// What came of one document.
+pub(super) type Outcome = Result<(), String>;
+
+/// The last change.
+#[derive(Debug, Clone)]
+pub(super) struct LastChange {
+    /// What it was.
+    pub(super) what: String,
+    /// When it was in force.
+    pub(super) at: std::time::SystemTime,
+    /// How long it took.
+    pub(super) took: Duration,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Engine {
+    folder: PathBuf,
+    network: Network,
+    guests: Guests,
+    secrets: Secrets,
+    handover: handover::Core,
+    last: Option<LastChange>,
+}
+
+impl Engine {
+    /// Loads what guests are told, and declares to serve what it is to have.
+    pub(super) fn new(
+        paths: &Paths,
+        network: Network,
+        handover: handover::Core,
+    ) -> Result<Self, PersistError> {
+        let folder = paths.state("router");
+        let secrets = load(&folder.join("passwords"))?.unwrap_or_default();
+        let mut guests = Guests::default();
+        for entry in fs::read_dir(folder.join("metadata")).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if let Some(address) = name.to_str().and_then(|n| n.parse().ok())
+                && let Some(data) = load(&entry.path())?
+            {
+                guests.0.insert(address, data);
+            }
+        }
+        let engine = Self { folder, network, guests, secrets, handover, last: None };
+        engine.handover.offer(serving::listeners(engine.network.setup()).iter().map(sockets::offer));
+        engine.publish_network();
+        engine.publish(snapshot::PASSWORDS, &engine.secrets.waiting);
+        for (address, data) in &engine.guests.0 {
+            engine.publish(&snapshot::metadata_kind(*address), data);
+        }
+        Ok(engine)
+    }
+
+    pub(super) const fn network(&self) -> &Network {
+        &self.network
+    }
+
+    pub(super) const fn handover(&self) -> &handover::Core {
+        &self.handover
+    }
+
+    pub(super) const fn last(&self) -> Option<&LastChange> {
+        self.last.as_ref()
+    }
+
+    /// Brings the network to the state in force again.
+    pub(super) async fn reconcile(&mut self) -> Result<(), ApplyError> {
+        self.network.reconcile().await?;
+        self.publish_network();
+        Ok(())
+    }
+
+    /// Merges documents and makes all that could be merged the state in force, by one change of the
+    /// network. One outcome for each document, in their order.
+    pub(super) async fn merge(&mut self, documents: Vec<Document>) -> Vec<Outcome> {
+        let started = Instant::now();
+        let what = match documents.as_slice() {
+            [one] => kind(one).to_owned(),
+            many => format!("{} documents", many.len()),
+        };
+        let mut next = self.network.state().clone();
+        let mut outcomes: Vec<Outcome> =
+            documents.iter().map(|d| self.merge_network(&mut next, d).map_err(|e| e.to_string())).collect();
+        let changed = next != *self.network.state();
+        if let Err(error) = self.network.change(next).await {
+            // Together they cannot be applied: one by one tells which of them cannot.
+            let single = documents.len() == 1;
+            for (document, outcome) in documents.iter().zip(&mut outcomes).filter(|(_, o)| o.is_ok()) {
+                *outcome = if single { Err(error.to_string()) } else { self.alone(document).await };
+            }
+        }
+        let mut version = changed.then(|| self.publish_network()).flatten();
+        for (document, outcome) in documents.iter().zip(&mut outcomes).filter(|(_, o)| o.is_ok()) {
+            match self.merge_guests(document) {
+                Ok(newer) => version = version.max(newer),
+                Err(reason) => *outcome = Err(reason),
+            }
+        }
+        if let Some(version) = version
+            && *self.handover.connected().borrow()
+            && !self.handover.applied(version, SERVE).await
+        {
+            tracing::warn!("serve is slow to take a change");
+        }
+        self.last = Some(LastChange { what, at: std::time::SystemTime::now(), took: started.elapsed() });
+        outcomes
+    }
+
+    async fn alone(&mut self, document: &Document) -> Outcome {
+        let mut next = self.network.state().clone();
+        self.merge_network(&mut next, document).map_err(|e| e.to_string())?;
+        self.network.change(next).await.map_err(|e| e.to_string())
+    }
+
+    fn merge_network(&self, state: &mut State, document: &Document) -> Result<(), DocumentError> {
+        match document {
+            Document::Addresses(changes) => state.merge_addresses(self.network.setup(), changes),
+            Document::Forwards(changes) => state.merge_forwards(changes),
+            Document::StaticNat(changes) => state.merge_static_nat(changes),
+            Document::Firewall(changes) => state.merge_firewall(changes),
+            Document::Dhcp(change) => state.merge_host(change),
+            Document::Monitor(change) => {
+                state.merge_monitor(change);
+                Ok(())
+            }
+            Document::Metadata(_) | Document::Password(_) | Document::Nothing(_) => Ok(()),
+        }
+    }
+
+    /// Merges what is about one guest only; tells the version that serve must have.
+    fn merge_guests(&mut self, document: &Document) -> Result<Option<u64>, String> {
+        match document {
+            Document::Metadata(change) => {
+                let data = self.guests.merged(change).map_err(|e| e.to_string())?;
+                let file = self.folder.join("metadata").join(change.address.to_string());
+                persist::save(&file, VERSION, &data).map_err(|e| e.to_string())?;
+                let version = self.publish(&snapshot::metadata_kind(change.address), &data);
+                self.guests.0.insert(change.address, data);
+                Ok(version)
+            }
+            Document::Password(change) => {
+                let mut secrets = self.secrets.clone();
+                secrets.merge(change).map_err(|e| e.to_string())?;
+                self.keep_secrets(secrets).map_err(|e| e.to_string())
+            }
+            Document::Nothing(kind) => {
+                tracing::info!(kind, "a document that asks for nothing here");
+                Ok(None)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Forgets a password that its guest has; tells whether it was there.
+    pub(super) fn password_taken(&mut self, address: Ipv4Addr, serial: u64) -> Result<bool, PersistError> {
+        let mut secrets = self.secrets.clone();
+        let taken = secrets.taken(address, serial);
+        if taken {
+            // Twice: the generation before must not keep the password either.
+            self.keep_secrets(secrets.clone())?;
+            self.keep_secrets(secrets)?;
+        }
+        Ok(taken)
+    }
+
+    fn keep_secrets(&mut self, secrets: Secrets) -> Result<Option<u64>, PersistError> {
+        persist::save(&self.folder.join("passwords"), VERSION, &secrets)?;
+        self.secrets = secrets;
+        Ok(self.publish(snapshot::PASSWORDS, &self.secrets.waiting))
+    }
+
+    /// Tells serve what follows from the network's state.
+    fn publish_network(&self) -> Option<u64> {
+        let (setup, state) = (self.network.setup(), self.network.state());
+        let guest = self.network.devices().get(&setup.guest.name());
+        let mtu = guest.map_or_else(|| setup.guest.mtu.map_or(1500, u32::from), |device| device.mtu);
+        let dhcp = self.publish(snapshot::DHCP, &serving::dhcp(setup, state, mtu));
+        dhcp.max(self.publish(snapshot::DNS, &serving::dns(setup, state)))
+    }
+
+    fn publish<T: serde::Serialize>(&self, kind: &str, value: &T) -> Option<u64> {
+        let published = self.handover.publish(kind, value);
+        published.inspect_err(|error| tracing::error!(%error, kind, "cannot be handed to serve")).ok()
+    }
+
+    /// What is in force, in figures.
+    pub(super) fn figures(&self) -> BTreeMap<&'static str, usize> {
+        let state = self.network.state();
+        BTreeMap::from([
+            ("public addresses", state.addresses.len()),
+            ("port forwards", state.forwards.values().map(Vec::len).sum()),
+            ("static NAT", state.static_nat.len()),
+            ("firewall rules", state.firewall.len()),
+            ("reservations", state.hosts.len()),
+            ("guests with metadata", self.guests.0.len()),
+            ("passwords waiting", self.secrets.waiting.0.len()),
+        ])
+    }
+}
+
+fn load<T: serde::de::DeserializeOwned>(file: &std::path::Path) -> Result<Option<T>, PersistError> {
+    let loaded = persist::load(file, VERSION)?;
+    if let Some(fallback) = loaded.fallback {
+        tracing::error!("{fallback}");
+    }
+    Ok(loaded.value)
+}
+
+const fn kind(document: &Document) -> &'static str {
+    match document {
+        Document::Addresses(_) => "addresses",
+        Document::Forwards(_) => "port forwards",
+        Document::StaticNat(_) => "static NAT",
+        Document::Firewall(_) => "firewall",
+        Document::Dhcp(_) => "reservation",
+        Document::Metadata(_) => "metadata",
+        Document::Password(_) => "password",
+        Document::Monitor(_) => "monitoring",
+        Document::Nothing(_) => "nothing",
+    }
+}

@@ -1,0 +1,130 @@
+//! The difference of two tables as one transaction: what is declared first, then rules and elements,
+//! what is no longer needed last. Only what differs is touched: single elements of maps, single chains.
+
+use std::collections::BTreeMap;
+
+use super::{
+    render::{Command, Renderer},
+    table::{Map, Table},
+};
+
+/// Turns `old`, which the kernel has, into `new`. Nothing to do gives an empty list.
+pub fn changes(old: &Table, new: &Table) -> Vec<Command> {
+    let mut render = Renderer::default();
+    declare(&mut render, old, new, &BTreeMap::new());
+    fill(&mut render, old, new);
+    for name in old.chains.keys().filter(|name| !new.chains.contains_key(*name)) {
+        render.flush_chain(name);
+    }
+    for name in old.chains.keys().filter(|name| !new.chains.contains_key(*name)) {
+        render.delete_chain(name);
+    }
+    for (name, map) in old.maps.iter().filter(|(name, _)| !new.maps.contains_key(*name)) {
+        render.delete_map(name, map);
+    }
+    for name in old.counters.difference(&new.counters) {
+        render.delete_counter(name);
+    }
+    render.finish()
+}
+
+/// Replaces whatever the kernel has under the table's name by `new`, counters beginning at `figures`
+/// (packets and bytes).
+pub fn replacement(new: &Table, figures: &BTreeMap<String, (u64, u64)>) -> Vec<Command> {
+    let mut render = Renderer::default();
+    // Deleting what may not be there is an error, so it is added first.
+    render.add_table();
+    render.delete_table();
+    render.add_table();
+    let nothing = Table::default();
+    declare(&mut render, &nothing, new, figures);
+    fill(&mut render, &nothing, new);
+    render.finish()
+}
+
+fn declare(render: &mut Renderer, old: &Table, new: &Table, figures: &BTreeMap<String, (u64, u64)>) {
+    for name in new.counters.difference(&old.counters) {
+        render.add_counter(name, figures.get(name).copied().unwrap_or_default());
+    }
+    for (name, map) in new.maps.iter().filter(|(name, _)| !old.maps.contains_key(*name)) {
+        render.add_map(name, map);
+    }
+    for (name, chain) in new.chains.iter().filter(|(name, _)| !old.chains.contains_key(*name)) {
+        render.add_chain(name, chain.base);
+    }
+}
+
+fn fill(render: &mut Renderer, old: &Table, new: &Table) {
+    for (name, chain) in &new.chains {
+        let before = old.chains.get(name);
+        if before.is_some_and(|b| b.rules == chain.rules) {
+            continue;
+        }
+        if before.is_some_and(|b| !b.rules.is_empty()) {
+            render.flush_chain(name);
+        }
+        for rule in &chain.rules {
+            render.add_rule(name, rule);
+        }
+    }
+    for (name, map) in &new.maps {
+        let nothing = BTreeMap::new();
+        let before = old.maps.get(name).map_or(&nothing, |m: &Map| &m.elements);
+        let gone = before.iter().filter(|(key, value)| map.elements.get(*key) != Some(value));
+        render.delete_elements(name, map, gone);
+        let fresh = map.elements.iter().filter(|(key, value)| before.get(*key) != Some(value));
+        render.add_elements(name, map, fresh);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        plan::plan,
+        state::tests::{after, devices, forward, setup},
+    };
+
+    fn table(forwards: u16) -> Table {
+        let documents: Vec<String> = (0..forwards)
+            .map(|n| forward("203.0.113.10", &format!("{n}:{n}"), "10.1.1.20", "22:22", "", false))
+            .collect();
+        plan(&setup(), &after(&documents.iter().map(String::as_str).collect::<Vec<_>>()), &devices()).table
+    }
+
+    fn text(changes: &[Command]) -> String {
+        serde_json::to_string(changes).unwrap()
+    }
+
+    #[test]
+    fn a_change_touches_its_elements_and_the_seal_alone() {
+        let changes = changes(&table(100), &table(101));
+        assert_eq!(changes.len(), 5, "{}", text(&changes));
+        let text = text(&changes);
+        for part in [
+            r#"{"concat":["203.0.113.10","tcp",100]},"10.1.1.20"]"#,
+            r#"{"concat":["203.0.113.10","tcp",100]},22]"#,
+            r#"{"add":{"chain":{"family":"inet","table":"trivium","name":"sealed_"#,
+            r#"{"delete":{"chain":{"family":"inet","table":"trivium","name":"sealed_"#,
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+
+    #[test]
+    fn nothing_changes_where_nothing_differs() {
+        assert_eq!(changes(&table(3), &table(3)), []);
+    }
+
+    #[test]
+    fn a_replacement_is_one_transaction_and_carries_the_counters() {
+        let figures = BTreeMap::from([("usage_eth2_sent".to_owned(), (7, 5_000_000_000))]);
+        let all = replacement(&table(1), &figures);
+        let text = text(&all);
+        assert!(text.starts_with(r#"[{"add":{"table":"#), "{text}");
+        assert!(
+            text.contains(r#""bytes":5000000000,"family":"inet","name":"usage_eth2_sent","packets":7"#),
+            "{text}"
+        );
+    }
+}

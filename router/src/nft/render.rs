@@ -1,0 +1,376 @@
+//! Tables as objects of the `nftables` crate: the JSON that the `nft` program takes.
+//!
+//! A translation of address and port together looks up two maps of one key: nft 1.0.6 cannot load a map
+//! whose values are `address . port` through JSON. Maps and counters are declared by JSON of our own: the
+//! crate (0.6.3) knows no verdict maps and counts in 32 bits.
+
+use std::{borrow::Cow, net::Ipv4Addr};
+
+use ipnet::Ipv4Net;
+use nftables::{
+    expr::{
+        CT, Expression, Map as MapOf, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix, Range,
+        SetItem, Verdict,
+    },
+    schema::{self, FlushObject, NfCmd, NfListObject, NfObject},
+    stmt::{self, JumpTarget, Mangle, NAT, NATFamily, Operator, Statement, VerdictMap},
+    types::{NfChainPolicy, NfChainType, NfFamily, NfHook},
+};
+use serde::Serialize;
+use serde_json::{Value as Json, json};
+
+use super::table::{Action, Base, Field, Hook, Key, Map, Match, Part, Rule, Value, ValueKind};
+use crate::types::Transport;
+
+/// The one table of this machine.
+pub const TABLE: &str = "trivium";
+
+type Expr = Expression<'static>;
+
+/// One command of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Command {
+    /// What the crate has a type for.
+    Typed(Box<NfObject<'static>>),
+    /// What it has none for.
+    Plain(Json),
+}
+
+/// Collects the commands of one transaction.
+#[derive(Debug, Default)]
+pub(super) struct Renderer(Vec<Command>);
+
+impl Renderer {
+    pub(super) fn finish(self) -> Vec<Command> {
+        self.0
+    }
+
+    fn push(&mut self, command: NfCmd<'static>) {
+        self.0.push(Command::Typed(Box::new(NfObject::CmdObject(command))));
+    }
+
+    pub(super) fn add_table(&mut self) {
+        self.push(NfCmd::Add(NfListObject::Table(table())));
+    }
+
+    pub(super) fn delete_table(&mut self) {
+        self.push(NfCmd::Delete(NfListObject::Table(table())));
+    }
+
+    pub(super) fn add_counter(&mut self, name: &str, (packets, bytes): (u64, u64)) {
+        self.0.push(Command::Plain(json!({"add": {"counter": {
+            "family": "inet", "table": TABLE, "name": name, "packets": packets, "bytes": bytes
+        }}})));
+    }
+
+    pub(super) fn delete_counter(&mut self, name: &str) {
+        let counter = json!({"family": "inet", "table": TABLE, "name": name});
+        self.0.push(Command::Plain(json!({"delete": {"counter": counter}})));
+    }
+
+    pub(super) fn add_map(&mut self, name: &str, map: &Map) {
+        self.map_command("add", name, map);
+    }
+
+    pub(super) fn delete_map(&mut self, name: &str, map: &Map) {
+        self.map_command("delete", name, map);
+    }
+
+    fn map_command(&mut self, verb: &str, name: &str, map: &Map) {
+        let words: Vec<&str> = map.key.iter().map(|f| key_word(*f)).collect();
+        let key = match words.as_slice() {
+            [one] => json!(one),
+            many => json!(many),
+        };
+        let mut object = json!({"family": "inet", "table": TABLE, "name": name, "type": key});
+        let kind = match map.value {
+            ValueKind::Nothing => "set",
+            _ => "map",
+        };
+        if let Some(word) = value_word(map.value) {
+            object["map"] = word.into();
+        }
+        self.0.push(Command::Plain(json!({verb: {kind: object}})));
+    }
+
+    pub(super) fn add_chain(&mut self, name: &str, base: Option<Base>) {
+        let mut object = chain(name);
+        if let Some(base) = base {
+            object._type = Some(if base.nat { NfChainType::NAT } else { NfChainType::Filter });
+            object.hook = Some(match base.hook {
+                Hook::Prerouting => NfHook::Prerouting,
+                Hook::Input => NfHook::Input,
+                Hook::Forward => NfHook::Forward,
+                Hook::Output => NfHook::Output,
+                Hook::Postrouting => NfHook::Postrouting,
+            });
+            object.prio = Some(base.priority);
+            object.policy = Some(if base.drops { NfChainPolicy::Drop } else { NfChainPolicy::Accept });
+        }
+        self.push(NfCmd::Add(NfListObject::Chain(object)));
+    }
+
+    pub(super) fn flush_chain(&mut self, name: &str) {
+        self.push(NfCmd::Flush(FlushObject::Chain(chain(name))));
+    }
+
+    pub(super) fn delete_chain(&mut self, name: &str) {
+        self.push(NfCmd::Delete(NfListObject::Chain(chain(name))));
+    }
+
+    pub(super) fn add_rule(&mut self, chain: &str, rule: &Rule) {
+        let mut expr: Vec<_> = rule.matches.iter().map(condition).collect();
+        expr.push(action(&rule.action));
+        self.push(NfCmd::Add(NfListObject::Rule(schema::Rule {
+            family: NfFamily::INet,
+            table: TABLE.into(),
+            chain: chain.to_owned().into(),
+            expr: expr.into(),
+            ..Default::default()
+        })));
+    }
+
+    pub(super) fn add_elements<'a>(
+        &mut self,
+        name: &str,
+        map: &Map,
+        elements: impl Iterator<Item = (&'a Key, &'a Value)>,
+    ) {
+        if let Some(object) = elements_of(name, map, elements) {
+            self.push(NfCmd::Add(object));
+        }
+    }
+
+    pub(super) fn delete_elements<'a>(
+        &mut self,
+        name: &str,
+        map: &Map,
+        elements: impl Iterator<Item = (&'a Key, &'a Value)>,
+    ) {
+        if let Some(object) = elements_of(name, map, elements) {
+            self.push(NfCmd::Delete(object));
+        }
+    }
+}
+
+fn elements_of<'a>(
+    name: &str,
+    map: &Map,
+    elements: impl Iterator<Item = (&'a Key, &'a Value)>,
+) -> Option<NfListObject<'static>> {
+    let elem: Vec<Expr> = elements
+        .map(|(key, value)| match (map.value, value) {
+            (ValueKind::Nothing, _) => key_expression(key),
+            (_, value) => Expr::List(vec![key_expression(key), value_expression(value)]),
+        })
+        .collect();
+    (!elem.is_empty()).then(|| {
+        NfListObject::Element(schema::Element {
+            family: NfFamily::INet,
+            table: TABLE.into(),
+            name: name.to_owned().into(),
+            elem: elem.into(),
+        })
+    })
+}
+
+fn table() -> schema::Table<'static> {
+    schema::Table { family: NfFamily::INet, name: TABLE.into(), handle: None }
+}
+
+fn chain(name: &str) -> schema::Chain<'static> {
+    schema::Chain {
+        family: NfFamily::INet,
+        table: TABLE.into(),
+        name: name.to_owned().into(),
+        ..Default::default()
+    }
+}
+
+const fn key_word(field: Field) -> &'static str {
+    match field {
+        Field::Source | Field::Destination => "ipv4_addr",
+        Field::Protocol => "inet_proto",
+        Field::Port => "inet_service",
+        Field::InNic | Field::OutNic => "ifname",
+    }
+}
+
+const fn value_word(kind: ValueKind) -> Option<&'static str> {
+    match kind {
+        ValueKind::Nothing => None,
+        ValueKind::Address => Some("ipv4_addr"),
+        ValueKind::Port => Some("inet_service"),
+        ValueKind::Mark => Some("mark"),
+        ValueKind::Verdict => Some("verdict"),
+    }
+}
+
+fn text(value: impl ToString) -> Expr {
+    Expr::String(Cow::Owned(value.to_string()))
+}
+
+fn part_expression(part: &Part) -> Expr {
+    match part {
+        Part::Address(address) => text(address),
+        Part::Transport(transport) => text(transport.word()),
+        Part::Port(port) => Expr::Number(u32::from(*port)),
+        Part::Nic(name) => text(name),
+    }
+}
+
+fn key_expression(key: &Key) -> Expr {
+    match key.as_slice() {
+        [one] => part_expression(one),
+        many => Expr::Named(NamedExpression::Concat(many.iter().map(part_expression).collect())),
+    }
+}
+
+fn value_expression(value: &Value) -> Expr {
+    match value {
+        Value::Nothing => Expr::Boolean(true),
+        Value::Address(address) => text(address),
+        Value::Port(port) => Expr::Number(u32::from(*port)),
+        Value::Mark(mark) => Expr::Number(*mark),
+        Value::Accept => Expr::Verdict(Verdict::Accept),
+        Value::Drop => Expr::Verdict(Verdict::Drop),
+        Value::Jump(chain) => Expr::Verdict(Verdict::Jump(JumpTarget { target: chain.clone().into() })),
+    }
+}
+
+fn field_expression(field: Field) -> Expr {
+    match field {
+        Field::Source => payload("ip", "saddr"),
+        Field::Destination => payload("ip", "daddr"),
+        Field::Protocol => meta(MetaKey::L4proto),
+        Field::Port => payload("th", "dport"),
+        Field::InNic => meta(MetaKey::Iifname),
+        Field::OutNic => meta(MetaKey::Oifname),
+    }
+}
+
+fn fields_expression(fields: &[Field]) -> Expr {
+    match fields {
+        [one] => field_expression(*one),
+        many => Expr::Named(NamedExpression::Concat(many.iter().map(|f| field_expression(*f)).collect())),
+    }
+}
+
+fn lookup(fields: &[Field], map: &str) -> Expr {
+    let map = MapOf { key: fields_expression(fields), data: text(format_args!("@{map}")) };
+    Expr::Named(NamedExpression::Map(Box::new(map)))
+}
+
+fn payload(protocol: &'static str, field: &'static str) -> Expr {
+    let field = PayloadField { protocol: protocol.into(), field: field.into() };
+    Expr::Named(NamedExpression::Payload(Payload::PayloadField(field)))
+}
+
+fn meta(key: MetaKey) -> Expr {
+    Expr::Named(NamedExpression::Meta(Meta { key }))
+}
+
+fn ct(key: &'static str) -> Expr {
+    Expr::Named(NamedExpression::CT(CT { key: key.into(), family: None, dir: None }))
+}
+
+fn compare(left: Expr, op: Operator, right: Expr) -> Statement<'static> {
+    Statement::Match(stmt::Match { left, right, op })
+}
+
+fn equal(left: Expr, right: Expr) -> Statement<'static> {
+    compare(left, Operator::EQ, right)
+}
+
+fn nets(nets: &[Ipv4Net]) -> Expr {
+    let net = |net: &Ipv4Net| match net.prefix_len() {
+        32 => text(net.addr()),
+        len => Expr::Named(NamedExpression::Prefix(Prefix {
+            addr: Box::new(text(net.network())),
+            len: u32::from(len),
+        })),
+    };
+    match nets {
+        [one] => net(one),
+        many => Expr::Named(NamedExpression::Set(many.iter().map(|n| SetItem::Element(net(n))).collect())),
+    }
+}
+
+fn condition(condition: &Match) -> Statement<'static> {
+    match condition {
+        Match::In(nic) => equal(meta(MetaKey::Iifname), text(nic)),
+        Match::NotIn(nic) => compare(meta(MetaKey::Iifname), Operator::NEQ, text(nic)),
+        Match::Out(nic) => equal(meta(MetaKey::Oifname), text(nic)),
+        Match::NotOut(nic) => compare(meta(MetaKey::Oifname), Operator::NEQ, text(nic)),
+        Match::Known(field, set) => equal(field_expression(*field), text(format_args!("@{set}"))),
+        Match::From(list) => equal(payload("ip", "saddr"), nets(list)),
+        Match::To(list) => equal(payload("ip", "daddr"), nets(list)),
+        Match::Transport(transport) => equal(meta(MetaKey::L4proto), text(transport.word())),
+        Match::Icmp => equal(payload("ip", "protocol"), text("icmp")),
+        Match::IcmpType(kind) => equal(payload("icmp", "type"), Expr::Number(u32::from(*kind))),
+        Match::IcmpCode(code) => equal(payload("icmp", "code"), Expr::Number(u32::from(*code))),
+        Match::Ports(transport, ports) => {
+            let right = match ports.single() {
+                Some(port) => Expr::Number(u32::from(port)),
+                None => Expr::Range(Box::new(Range {
+                    range: [Expr::Number(u32::from(ports.first())), Expr::Number(u32::from(ports.last()))],
+                })),
+            };
+            equal(payload(transport.word(), "dport"), right)
+        }
+        Match::Established => {
+            let states = Expr::List(vec![text("established"), text("related")]);
+            compare(ct("state"), Operator::IN, states)
+        }
+        Match::New => compare(ct("state"), Operator::IN, text("new")),
+        Match::Translated => compare(ct("status"), Operator::IN, text("dnat")),
+    }
+}
+
+fn action(action: &Action) -> Statement<'static> {
+    match action {
+        Action::Accept => Statement::Accept(None),
+        Action::Drop => Statement::Drop(None),
+        Action::Return => Statement::Return(None),
+        Action::Jump(chain) => Statement::Jump(JumpTarget { target: chain.clone().into() }),
+        Action::Lookup(fields, map) => Statement::VerdictMap(VerdictMap {
+            key: fields_expression(fields),
+            data: text(format_args!("@{map}")),
+        }),
+        Action::Count(counter) => Statement::Counter(stmt::Counter::Named(counter.clone().into())),
+        Action::MarkConnection(mark) => {
+            Statement::Mangle(Mangle { key: ct("mark"), value: Expr::Number(*mark) })
+        }
+        Action::MarkConnectionBy(fields, map) => {
+            Statement::Mangle(Mangle { key: ct("mark"), value: lookup(fields, map) })
+        }
+        Action::RestoreMark => Statement::Mangle(Mangle { key: meta(MetaKey::Mark), value: ct("mark") }),
+        Action::TranslateBy(fields, map) => destination(lookup(fields, map), None),
+        Action::TranslatePortBy(fields, addresses, ports) => {
+            destination(lookup(fields, addresses), Some(lookup(fields, ports)))
+        }
+        Action::Translate(address) => destination(text(address), None),
+        Action::TranslatePorts(address, transport, ports) => {
+            destination(text(address), Some(port_table(*transport, ports)))
+        }
+        Action::SourceBy(fields, map) => source(lookup(fields, map)),
+        Action::Source(address) => source(text(address as &Ipv4Addr)),
+    }
+}
+
+fn port_table(transport: Transport, ports: &[(u16, u16)]) -> Expr {
+    let number = |port: u16| Expr::Number(u32::from(port));
+    let items = ports.iter().map(|(from, to)| SetItem::Mapping(number(*from), number(*to))).collect();
+    let map =
+        MapOf { key: payload(transport.word(), "dport"), data: Expr::Named(NamedExpression::Set(items)) };
+    Expr::Named(NamedExpression::Map(Box::new(map)))
+}
+
+fn destination(address: Expr, port: Option<Expr>) -> Statement<'static> {
+    Statement::DNAT(Some(NAT { addr: Some(address), family: Some(NATFamily::IP), port, flags: None }))
+}
+
+fn source(address: Expr) -> Statement<'static> {
+    Statement::SNAT(Some(NAT { addr: Some(address), family: Some(NATFamily::IP), port: None, flags: None }))
+}

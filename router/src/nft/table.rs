@@ -1,0 +1,300 @@
+//! The packet filter's table as plain values: what a plan fills and tests look at.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{Hash, Hasher},
+    net::Ipv4Addr,
+};
+
+use ipnet::Ipv4Net;
+use sha2::{Digest as _, Sha256};
+
+use crate::types::{Ports, Transport};
+
+/// What the name of the chain that says which table is in force begins with.
+pub const SEAL: &str = "sealed_";
+
+/// A whole table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Table {
+    /// Named counters; their figures outlive every change.
+    pub counters: BTreeSet<String>,
+    /// Maps and sets by name.
+    pub maps: BTreeMap<String, Map>,
+    /// Chains by name.
+    pub chains: BTreeMap<String, Chain>,
+}
+
+impl Table {
+    /// The chain of this name, made where it is missing.
+    pub fn chain(&mut self, name: impl Into<String>) -> &mut Chain {
+        self.chains.entry(name.into()).or_default()
+    }
+
+    /// The map of this name, made where it is missing.
+    pub fn map(&mut self, name: &str, key: &[Field], value: ValueKind) -> &mut Map {
+        self.maps.entry(name.to_owned()).or_insert_with(|| Map {
+            key: key.to_vec(),
+            value,
+            elements: BTreeMap::new(),
+        })
+    }
+
+    /// Adds an empty chain whose name is the digest of all the rest. A core that starts finds by it
+    /// whether the kernel has this very table already.
+    pub fn seal(mut self) -> Self {
+        let name = self.digest();
+        self.chain(name);
+        self
+    }
+
+    /// The name of the sealing chain: 128 bits of SHA-256 over the table without it.
+    pub fn digest(&self) -> String {
+        let mut hasher = Sha(Sha256::new());
+        self.counters.hash(&mut hasher);
+        self.maps.hash(&mut hasher);
+        for (name, chain) in self.chains.iter().filter(|(name, _)| !name.starts_with(SEAL)) {
+            (name, chain).hash(&mut hasher);
+        }
+        let digest = hasher.0.finalize();
+        format!("{SEAL}{}", hex(&digest[..16]))
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+struct Sha(Sha256);
+
+impl Hasher for Sha {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        0
+    }
+}
+
+/// A map from keys to values, or a set where there is no value.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Map {
+    /// What a key is made of.
+    pub key: Vec<Field>,
+    /// What is looked up.
+    pub value: ValueKind,
+    /// The elements.
+    pub elements: BTreeMap<Key, Value>,
+}
+
+/// A field of a packet, as part of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Field {
+    /// IPv4 source address.
+    Source,
+    /// IPv4 destination address.
+    Destination,
+    /// Protocol in the IP header.
+    Protocol,
+    /// Destination port of any transport.
+    Port,
+    /// Name of the NIC that the packet came in by.
+    InNic,
+    /// Name of the NIC that the packet leaves by.
+    OutNic,
+}
+
+/// The parts of a key, in the order of [`Map::key`].
+pub type Key = Vec<Part>;
+
+/// One part of a key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// An address.
+    Address(Ipv4Addr),
+    /// A transport.
+    Transport(Transport),
+    /// A port.
+    Port(u16),
+    /// A NIC.
+    Nic(String),
+}
+
+/// What a map leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ValueKind {
+    /// Nothing: it is a set.
+    Nothing,
+    /// An address.
+    Address,
+    /// A port.
+    Port,
+    /// A mark.
+    Mark,
+    /// What becomes of the packet.
+    Verdict,
+}
+
+/// One value of a map.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Value {
+    /// Of a set.
+    Nothing,
+    /// An address.
+    Address(Ipv4Addr),
+    /// A port.
+    Port(u16),
+    /// A mark.
+    Mark(u32),
+    /// The packet passes this hook.
+    Accept,
+    /// The packet vanishes.
+    Drop,
+    /// Rules of this chain are tried, then those behind the lookup.
+    Jump(String),
+}
+
+/// A chain of rules.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Chain {
+    /// Where packets enter it from the kernel; `None` where only other chains lead to it.
+    pub base: Option<Base>,
+    /// The rules, in order.
+    pub rules: Vec<Rule>,
+}
+
+impl Chain {
+    /// Adds a rule behind the others.
+    pub fn add(&mut self, matches: impl Into<Vec<Match>>, action: Action) {
+        self.rules.push(Rule { matches: matches.into(), action });
+    }
+}
+
+/// How a chain hangs in the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Base {
+    /// Where.
+    pub hook: Hook,
+    /// Whether it translates addresses; filters otherwise.
+    pub nat: bool,
+    /// Order among chains of the same hook.
+    pub priority: i32,
+    /// Whether packets that no rule decides about are dropped.
+    pub drops: bool,
+}
+
+/// A place in a packet's way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Hook {
+    /// Came in.
+    Prerouting,
+    /// For the router itself.
+    Input,
+    /// Passes through.
+    Forward,
+    /// From the router itself.
+    Output,
+    /// Goes out.
+    Postrouting,
+}
+
+/// One rule: where all matches hold, the action is taken.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Rule {
+    /// Conditions.
+    pub matches: Vec<Match>,
+    /// What is done.
+    pub action: Action,
+}
+
+/// One condition.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Match {
+    /// Came in by this NIC.
+    In(String),
+    /// Did not come in by this NIC.
+    NotIn(String),
+    /// Leaves by this NIC.
+    Out(String),
+    /// Does not leave by this NIC.
+    NotOut(String),
+    /// The key is an element of the set.
+    Known(Field, &'static str),
+    /// From one of these networks.
+    From(Vec<Ipv4Net>),
+    /// To one of these networks.
+    To(Vec<Ipv4Net>),
+    /// Of this transport.
+    Transport(Transport),
+    /// ICMP of IPv4.
+    Icmp,
+    /// ICMP of this type.
+    IcmpType(u8),
+    /// ICMP of this code.
+    IcmpCode(u8),
+    /// To these ports of the transport.
+    Ports(Transport, Ports),
+    /// Of a connection that is known.
+    Established,
+    /// The first of a connection.
+    New,
+    /// Of a connection whose destination was translated.
+    Translated,
+}
+
+/// What a rule does.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// The packet passes this hook.
+    Accept,
+    /// The packet vanishes.
+    Drop,
+    /// Back to where the chain was entered from.
+    Return,
+    /// Try another chain first.
+    Jump(String),
+    /// Look the verdict up.
+    Lookup(Vec<Field>, &'static str),
+    /// Count the packet, and go on.
+    Count(String),
+    /// Mark the connection, and go on.
+    MarkConnection(u32),
+    /// Mark the connection with what a map says, and go on.
+    MarkConnectionBy(Vec<Field>, &'static str),
+    /// Mark the packet as its connection is, and go on.
+    RestoreMark,
+    /// Translate the destination to what a map says.
+    TranslateBy(Vec<Field>, &'static str),
+    /// Translate the destination to what two maps with one key say: the address and the port.
+    TranslatePortBy(Vec<Field>, &'static str, &'static str),
+    /// Translate the destination address, keep the port.
+    Translate(Ipv4Addr),
+    /// Translate the destination address, and each port as listed.
+    TranslatePorts(Ipv4Addr, Transport, Vec<(u16, u16)>),
+    /// Translate the source to what a map says.
+    SourceBy(Vec<Field>, &'static str),
+    /// Translate the source.
+    Source(Ipv4Addr),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_seal_tells_tables_apart_and_is_stable() {
+        let mut table = Table::default();
+        table.chain("input").add([Match::Established], Action::Accept);
+        let sealed = table.clone().seal();
+        assert_eq!(sealed.digest(), table.digest(), "the seal is no part of what it seals");
+        assert!(sealed.chains.contains_key(&table.digest()));
+        table.chain("input").add([], Action::Drop);
+        assert_ne!(sealed.digest(), table.digest());
+    }
+}

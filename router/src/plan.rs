@@ -1,0 +1,30 @@
+//! From state to everything that should be: one line a feature.
+
+use crate::{
+    firewall,
+    link::{self, Devices, Links},
+    nat,
+    nft::Table,
+    state::{Setup, State},
+    usage,
+    view::View,
+};
+
+/// Everything that the kernel should have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The packet filter, sealed.
+    pub table: Table,
+    /// Addresses, routes and rules.
+    pub links: Links,
+}
+
+/// Says what should be, for the NICs that are there. Pure: the same input gives the same plan.
+pub fn plan(setup: &Setup, state: &State, devices: &Devices) -> Plan {
+    let view = View::new(setup, state, devices);
+    let mut table = Table::default();
+    for feature in [firewall::plan, nat::plan, usage::plan] {
+        feature(&view, &mut table);
+    }
+    Plan { table: table.seal(), links: link::plan::plan(&view, devices) }
+}

@@ -1,0 +1,86 @@
+//! Kernel settings of the router's role (router behaviour 1.5), set at the start.
+
+use std::{fs, io};
+
+use crate::state::Setup;
+
+/// Settings that do not depend on the boot arguments.
+const FIXED: [(&str, &str); 22] = [
+    ("ipv4/ip_forward", "1"),
+    ("ipv4/conf/all/rp_filter", "0"),
+    ("ipv4/conf/all/accept_source_route", "0"),
+    ("ipv4/conf/default/accept_source_route", "0"),
+    // ARP is answered for addresses of the NIC that is asked only.
+    ("ipv4/conf/all/arp_announce", "2"),
+    ("ipv4/conf/default/arp_announce", "2"),
+    ("ipv4/conf/all/arp_ignore", "2"),
+    ("ipv4/conf/default/arp_ignore", "2"),
+    ("ipv4/conf/all/accept_redirects", "0"),
+    ("ipv4/conf/default/accept_redirects", "0"),
+    ("ipv4/conf/all/secure_redirects", "0"),
+    ("ipv4/conf/default/secure_redirects", "0"),
+    ("ipv4/conf/all/send_redirects", "0"),
+    ("ipv4/conf/default/send_redirects", "0"),
+    // Without the first address of a NIC the others stay.
+    ("ipv4/conf/all/promote_secondaries", "1"),
+    ("ipv4/conf/default/promote_secondaries", "1"),
+    ("ipv4/ip_nonlocal_bind", "1"),
+    ("ipv4/tcp_syncookies", "1"),
+    ("ipv4/tcp_timestamps", "0"),
+    ("ipv4/tcp_tw_reuse", "1"),
+    ("core/somaxconn", "65535"),
+    ("netfilter/nf_conntrack_max", "1000000"),
+];
+
+/// The settings of a router.
+pub fn plan(setup: &Setup, public_nics: &[String]) -> Vec<(String, String)> {
+    let mut settings: Vec<(String, String)> =
+        FIXED.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let public = if setup.strict_reverse_path { "1" } else { "0" };
+    let mut reverse_path = |nic: &str, value: &str| {
+        settings.push((format!("ipv4/conf/{nic}/rp_filter"), value.to_owned()));
+        settings.push((format!("ipv4/conf/{nic}/send_redirects"), "0".to_owned()));
+    };
+    reverse_path("default", public);
+    // Guests cannot use addresses that are not theirs.
+    reverse_path(&setup.guest.name(), "1");
+    reverse_path(&setup.control.name(), "1");
+    for nic in public_nics {
+        reverse_path(nic, public);
+    }
+    settings
+}
+
+/// Sets what differs. A setting that this kernel does not have, or that may not be changed here, is logged.
+pub fn apply(settings: &[(String, String)]) {
+    for (key, value) in settings {
+        let path = format!("/proc/sys/net/{key}");
+        let outcome = fs::read_to_string(&path).and_then(|now| match now.trim() == value {
+            true => io::Result::Ok(()),
+            false => fs::write(&path, value),
+        });
+        if let Err(error) = outcome {
+            tracing::warn!(%error, key, "a kernel setting cannot be set");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::tests::setup;
+
+    #[test]
+    fn guests_are_checked_strictly_and_public_nics_as_asked() {
+        let of = |setup: &Setup, key: &str| {
+            let settings = plan(setup, &["eth2".into(), "eth3".into()]);
+            settings.into_iter().find(|(k, _)| k == key).unwrap().1
+        };
+        let mut setup = setup();
+        assert_eq!(of(&setup, "ipv4/conf/eth0/rp_filter"), "1");
+        assert_eq!(of(&setup, "ipv4/conf/eth3/rp_filter"), "0");
+        setup.strict_reverse_path = true;
+        assert_eq!(of(&setup, "ipv4/conf/eth3/rp_filter"), "1");
+        assert_eq!(of(&setup, "ipv4/ip_forward"), "1");
+    }
+}

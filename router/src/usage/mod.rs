@@ -1,0 +1,49 @@
+//! Bytes per public NIC, for billing: four named counters each, which outlive every change (router
+//! behaviour 9.2).
+
+use std::collections::BTreeMap;
+
+use crate::{
+    firewall::{COUNT_FORWARD, COUNT_INPUT},
+    nft::{Action, Base, Hook, Match, Table},
+    types::Transport,
+    view::View,
+};
+
+/// The four figures of a NIC, in the order in which they are reported.
+const FIGURES: [&str; 4] = ["sent", "received", "own_sent", "own_received"];
+
+fn counter(nic: &str, figure: &str) -> String {
+    format!("usage_{nic}_{figure}")
+}
+
+/// Adds the counters, and the chains that feed them.
+pub fn plan(view: &View<'_>, table: &mut Table) {
+    let guest = view.guest();
+    let tcp = Match::Transport(Transport::Tcp);
+    for chain in [COUNT_FORWARD, COUNT_INPUT, "count_output"] {
+        table.chain(chain);
+    }
+    for nic in view.public.values() {
+        let name = &nic.name;
+        table.counters.extend(FIGURES.map(|figure| counter(name, figure)));
+        let count = |figure| Action::Count(counter(name, figure));
+        let (entering, leaving) = (Match::In(name.clone()), Match::Out(name.clone()));
+        let forward = table.chain(COUNT_FORWARD);
+        forward.add([Match::In(guest.clone()), leaving.clone()], count("sent"));
+        forward.add([entering.clone(), Match::Out(guest.clone())], count("received"));
+        forward.add([Match::NotIn(guest.clone()), leaving.clone(), tcp.clone()], count("own_sent"));
+        forward.add([entering.clone(), Match::NotOut(guest.clone()), tcp.clone()], count("own_received"));
+        table.chain("count_output").add([leaving, tcp.clone()], count("own_sent"));
+        table.chain(COUNT_INPUT).add([entering, tcp.clone()], count("own_received"));
+    }
+    let output = table.chain("output");
+    output.base = Some(Base { hook: Hook::Output, nat: false, priority: 0, drops: false });
+    output.add([], Action::Jump("count_output".into()));
+}
+
+/// The line that the management server reads: `sent:received:own_sent:own_received:`, bytes.
+pub fn report(nic: &str, counters: &BTreeMap<String, (u64, u64)>) -> String {
+    let bytes = |figure| counters.get(&counter(nic, figure)).map_or(0, |(_, bytes)| *bytes);
+    FIGURES.map(|figure| format!("{}:", bytes(figure))).concat()
+}
