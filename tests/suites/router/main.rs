@@ -1,0 +1,9 @@
+//! The router's core with real packets: `router core` in a namespace with a guest network, a public
+//! network and a host, each in namespaces of their own.
+
+mod changes;
+mod documents;
+mod lab;
+mod packets;
+mod restart;
+mod speed;
