@@ -16,7 +16,7 @@ const MTU: u16 = 1500;
 pub fn listeners(setup: &Setup) -> Vec<Listener> {
     let wanted = |service: &Service| match service {
         Service::DnsUdp | Service::DnsTcp => !setup.external_dns,
-        Service::Dhcp | Service::Metadata | Service::Password => true,
+        Service::Dhcp | Service::DhcpFrames | Service::Metadata | Service::Password => true,
     };
     let listener = |service| Listener { service, nic: setup.guest.name(), address: setup.guest.address };
     Service::ALL.into_iter().filter(wanted).map(listener).collect()
@@ -60,6 +60,7 @@ pub fn dns(setup: &Setup, state: &State) -> Dns {
         upstreams: setup.resolvers.iter().copied().filter(|r| *r != own).collect(),
         router_names: vec![setup.name.clone(), "data-server".to_owned()],
         subnets: vec![DnsSubnet { network: setup.guest.network(), router: setup.guest.address }],
+        open: setup.exposed_dns,
         hosts: hosts.map(|host| DnsHost { name: host.name.clone(), address: host.address }).collect(),
     }
 }

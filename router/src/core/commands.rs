@@ -293,6 +293,9 @@ impl Commands {
         for (name, figure) in engine.figures() {
             line(name, figure.to_string());
         }
+        for (name, figure) in &engine.counters {
+            line(name, figure.to_string());
+        }
         if let Some(last) = engine.last() {
             let ago = last.at.elapsed().unwrap_or_default().as_secs();
             let ms = last.took.as_secs_f64() * 1000.0;

@@ -14,11 +14,12 @@ use common::{
     persist::{self, PersistError},
 };
 
-use super::sockets;
 use crate::{
     apply::{ApplyError, Network},
     document::{Document, DocumentError},
-    serving, snapshot,
+    serve::sockets,
+    serving,
+    snapshot::{self, Listener},
     state::{Guests, Secrets, State},
 };
 
@@ -51,6 +52,8 @@ pub(super) struct Engine {
     secrets: Secrets,
     handover: handover::Core,
     last: Option<LastChange>,
+    /// What serve has counted since it started.
+    pub(super) counters: BTreeMap<String, u64>,
 }
 
 impl Engine {
@@ -71,8 +74,9 @@ impl Engine {
                 guests.0.insert(address, data);
             }
         }
-        let engine = Self { folder, network, guests, secrets, handover, last: None };
-        engine.handover.offer(serving::listeners(engine.network.setup()).iter().map(sockets::offer));
+        let engine =
+            Self { folder, network, guests, secrets, handover, last: None, counters: BTreeMap::new() };
+        engine.handover.offer(serving::listeners(engine.network.setup()).into_iter().map(offer));
         engine.publish_network();
         engine.publish(snapshot::PASSWORDS, &engine.secrets.waiting);
         for (address, data) in &engine.guests.0 {
@@ -226,6 +230,11 @@ impl Engine {
             ("passwords waiting", self.secrets.waiting.0.len()),
         ])
     }
+}
+
+/// Only the core may open sockets; serve gets them.
+fn offer(listener: Listener) -> handover::Offer {
+    handover::Offer::new(listener.to_string(), move || sockets::open(&listener))
 }
 
 fn load<T: serde::de::DeserializeOwned>(file: &std::path::Path) -> Result<Option<T>, PersistError> {

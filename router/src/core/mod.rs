@@ -7,7 +7,6 @@ mod commands;
 mod diagnose;
 mod engine;
 mod inbox;
-mod sockets;
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -22,7 +21,7 @@ use self::{commands::Commands, engine::Engine};
 use crate::{
     apply::{ApplyError, Network},
     link::netlink::{LinkError, Netlink},
-    snapshot::Event,
+    snapshot::{COUNTERS, EVENT, Event},
     state::{Setup, SetupError},
     sysctl,
 };
@@ -99,19 +98,33 @@ async fn serve(paths: &Paths) -> Result<(), Error> {
             outcome = &mut listening => return outcome.map_err(io_error("cannot listen for commands")),
             () = &mut following => return Ok(()),
             _ = end.recv() => return Ok(()),
-            Some(event) = events.recv() => match event.parse::<Event>() {
-                Ok(Event::LeaseTaken { mac, address }) => {
-                    tracing::debug!(%mac, %address, "lease taken");
-                    event.answer(&true);
+            Some(event) = events.recv() => hear(event, &engine).await,
+        }
+    }
+}
+
+/// Deals with what serve tells, and answers it.
+async fn hear(event: handover::Event, engine: &Mutex<Engine>) {
+    match event.kind.as_str() {
+        EVENT => match event.parse() {
+            Ok(Event::PasswordTaken { address, serial }) => {
+                match engine.lock().await.password_taken(address, serial) {
+                    Ok(taken) => event.answer(&taken),
+                    Err(error) => event.refuse(error.to_string()),
                 }
-                Ok(Event::PasswordTaken { address, serial }) => {
-                    match engine.lock().await.password_taken(address, serial) {
-                        Ok(taken) => event.answer(&taken),
-                        Err(error) => event.refuse(error.to_string()),
-                    }
-                }
-                Err(error) => event.refuse(format!("unknown event: {error}")),
-            },
+            }
+            Err(error) => event.refuse(format!("unknown event: {error}")),
+        },
+        COUNTERS => match event.parse() {
+            Ok(counters) => {
+                engine.lock().await.counters = counters;
+                event.answer(&true);
+            }
+            Err(error) => event.refuse(format!("no counters: {error}")),
+        },
+        kind => {
+            let reason = format!("unknown kind {kind}");
+            event.refuse(reason);
         }
     }
 }

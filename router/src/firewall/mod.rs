@@ -115,8 +115,16 @@ fn input(view: &View<'_>, table: &mut Table) {
     chain.add(one_port(Transport::Udp, 67).into_iter().collect::<Vec<_>>(), Action::Accept);
     chain.add([mine.clone(), Match::Icmp], Action::Accept);
     let mut services = vec![(Transport::Tcp, 80), (Transport::Tcp, 8080)];
-    if !view.setup.external_dns {
-        services.extend([(Transport::Udp, 53), (Transport::Tcp, 53)]);
+    let dns = [(Transport::Udp, 53), (Transport::Tcp, 53)];
+    match (view.setup.external_dns, view.setup.exposed_dns) {
+        (true, _) => {}
+        (false, false) => services.extend(dns),
+        (false, true) => {
+            for (transport, port) in dns {
+                let port = one_port(transport, port).into_iter();
+                chain.add([mine.clone()].into_iter().chain(port).collect::<Vec<_>>(), Action::Accept);
+            }
+        }
     }
     let from = Match::From(vec![view.setup.guest.network()]);
     for (transport, port) in services {

@@ -80,6 +80,8 @@ pub struct Setup {
     pub guest_resolvers: Vec<Ipv4Addr>,
     /// Guests ask the outside resolvers themselves; this router is none.
     pub external_dns: bool,
+    /// Anybody who reaches the guest address may ask for names, not only its network (`exposedns`).
+    pub exposed_dns: bool,
     /// Strict reverse path check on public NICs too.
     pub strict_reverse_path: bool,
 }
@@ -122,6 +124,7 @@ impl Setup {
             resolvers,
             guest_resolvers,
             external_dns: identity.flag("useextdns"),
+            exposed_dns: identity.flag("exposedns"),
             strict_reverse_path: !identity.flag("disable_rp_filter"),
         })
     }
