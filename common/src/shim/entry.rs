@@ -20,8 +20,8 @@ const COMMAND: Duration = Duration::from_secs(600);
 const CORE: Duration = Duration::from_secs(15);
 
 const HELP: &str = "\
-Commands: status, logs [service], explain, help,
-systemctl start|stop|restart|status <service>, and the scripts below /opt/cloud/bin.
+Commands: status, logs [service], help, systemctl start|stop|restart|status <service>,
+rules (router), sessions, cut <number> (console proxy), and the scripts below /opt/cloud/bin.
 There is no shell in this VM.
 ";
 

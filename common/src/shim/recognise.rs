@@ -142,8 +142,11 @@ const CORE: &[&str] = &[
     "vpc_staticroute.sh",
     "vpn_l2tp.sh",
     "ssvm-check.sh",
-    "explain",
 ];
+
+/// Words of an operator that a role's core answers: the rules of a router; the sessions of a console
+/// proxy, and the end of one.
+const OPERATOR: &[&str] = &["rules", "sessions", "cut"];
 
 /// The tail of the pipe by which a host asks for the MAC of an interface.
 const MAC_TAIL: &str = r"| grep link/ether | sed -e 's/^[ \t]*//' | cut -d' ' -f2";
@@ -202,7 +205,8 @@ fn program(command: &str, words: Vec<String>) -> Result<Call, Refused> {
         ("ls" | "cp" | "cat" | "ping" | "arping" | "systemctl" | "poweroff", _) => {
             Err(wrong("these arguments are not known"))
         }
-        ("status" | "logs" | "explain" | "help", _) => script(name, words),
+        ("status" | "logs" | "help", _) => script(name, words),
+        (name, _) if OPERATOR.contains(&name) => script(name, words),
         _ => Err(Refused::Unknown(shown(command))),
     }
 }
@@ -236,7 +240,7 @@ pub fn script(name: &str, mut words: Vec<String>) -> Result<Call, Refused> {
         ("status", []) => Ok(Call::Status),
         ("logs", [] | [_]) => Ok(Call::Logs { service: list.first().map(|s| (*s).to_owned()) }),
         ("help", _) => Ok(Call::Help),
-        (name, _) if CORE.contains(&name) => {
+        (name, _) if CORE.contains(&name) || OPERATOR.contains(&name) => {
             words.insert(0, name.to_owned());
             Ok(Call::Core(words))
         }
@@ -353,6 +357,7 @@ mod tests {
             Call::Patched { pattern: "/opt/cloud/bin/keystore*".into() }
         );
         assert_eq!(of("logs core"), Call::Logs { service: Some("core".into()) });
+        assert_eq!(of("cut 7"), core(&["cut", "7"]));
         assert_eq!(of(""), Call::Help);
     }
 

@@ -113,7 +113,7 @@ async fn core(paths: &Paths) -> Result<(), Error> {
         let proxy = Arc::clone(&proxy);
         shim::listen(paths, move |request| {
             let proxy = Arc::clone(&proxy);
-            async move { operator::answer(&proxy, &request) }
+            async move { operator::answer(&proxy, &request).await }
         })
     };
     tokio::select! {

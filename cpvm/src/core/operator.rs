@@ -1,4 +1,5 @@
-//! What an operator asks on the VM: `status`, `sessions`, `cut NUMBER`.
+//! What an operator asks on the VM: `status`, `sessions`, `cut NUMBER`; and `agent reload`, by which the
+//! shim says that new certificates are there.
 
 use std::fmt::Write as _;
 
@@ -8,10 +9,16 @@ use super::{Proxy, plan::listeners};
 use crate::wire::{CUT, now};
 
 /// Answers one command.
-pub(super) fn answer(proxy: &Proxy, request: &Request) -> Reply {
+pub(super) async fn answer(proxy: &Proxy, request: &Request) -> Reply {
     let words: Vec<&str> = request.words.iter().map(String::as_str).collect();
     match words[..] {
         ["status"] => Reply::ok(status(proxy)),
+        ["agent", "reload"] => {
+            if let Some(agent) = proxy.agent.get() {
+                agent.reload().await;
+            }
+            Reply::default()
+        }
         ["sessions"] => Reply::ok(sessions(proxy)),
         ["cut", number] => cut(proxy, number),
         ["cut", ..] => Reply::fail(2, "usage: cut NUMBER, as sessions lists them"),
