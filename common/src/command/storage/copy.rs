@@ -3,13 +3,16 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{DataTO, wire};
-use crate::channel::message::{AnswerBase, Base};
+use super::DataTO;
+use crate::{
+    channel::message::{AnswerBase, Base},
+    command::wire,
+};
 
 wire! {
-    CopyCommand => "org.apache.cloudstack.storage.command.CopyCommand",
-    CopyCmdAnswer => "org.apache.cloudstack.storage.command.CopyCmdAnswer",
-    DeleteCommand => "org.apache.cloudstack.storage.command.DeleteCommand",
+    CopyCommand = "org.apache.cloudstack.storage.command.CopyCommand",
+    CopyCmdAnswer = "org.apache.cloudstack.storage.command.CopyCmdAnswer",
+    DeleteCommand = "org.apache.cloudstack.storage.command.DeleteCommand",
 }
 
 /// Copy a template, volume or snapshot from one store to another.

@@ -4,16 +4,16 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DataStoreTO, ImageFormat, wire};
+use super::{DataStoreTO, ImageFormat};
 use crate::{
     channel::message::{AnswerBase, Base},
-    command::Secret,
+    command::{Secret, wire},
 };
 
 wire! {
-    DownloadCommand => "org.apache.cloudstack.storage.command.DownloadCommand",
-    DownloadProgressCommand => "org.apache.cloudstack.storage.command.DownloadProgressCommand",
-    DownloadAnswer => "com.cloud.agent.api.storage.DownloadAnswer",
+    DownloadCommand = "org.apache.cloudstack.storage.command.DownloadCommand",
+    DownloadProgressCommand = "org.apache.cloudstack.storage.command.DownloadProgressCommand",
+    DownloadAnswer = "com.cloud.agent.api.storage.DownloadAnswer",
 }
 
 /// What is downloaded.

@@ -24,20 +24,10 @@ pub use query::{
 };
 
 pub use setup::{
-    Certificates, PingStorageCommand, PortConfig, SecStorageFirewallCfgCommand, SecStorageSetupAnswer,
-    SecStorageSetupCommand, SecStorageVMSetupCommand, StartupSecondaryStorageCommand,
+    Certificates, PortConfig, SecStorageFirewallCfgCommand, SecStorageSetupAnswer, SecStorageSetupCommand,
+    SecStorageVMSetupCommand,
 };
 pub use store::{DataStoreTO, NfsTO, S3TO, StoreRole};
-
-/// Ties a type to its class name.
-macro_rules! wire {
-    ($($type:ty => $class:literal),+ $(,)?) => {
-        $(impl crate::channel::message::Wire for $type {
-            const CLASS: &'static str = $class;
-        })+
-    };
-}
-use wire;
 
 #[cfg(test)]
 mod tests;

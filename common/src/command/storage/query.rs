@@ -4,17 +4,20 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DataStoreTO, wire};
-use crate::channel::message::{AnswerBase, Base};
+use super::DataStoreTO;
+use crate::{
+    channel::message::{AnswerBase, Base},
+    command::wire,
+};
 
 wire! {
-    ListTemplateCommand => "com.cloud.agent.api.storage.ListTemplateCommand",
-    ListTemplateAnswer => "com.cloud.agent.api.storage.ListTemplateAnswer",
-    ListVolumeCommand => "com.cloud.agent.api.storage.ListVolumeCommand",
-    ListVolumeAnswer => "com.cloud.agent.api.storage.ListVolumeAnswer",
-    GetStorageStatsCommand => "com.cloud.agent.api.GetStorageStatsCommand",
-    GetStorageStatsAnswer => "com.cloud.agent.api.GetStorageStatsAnswer",
-    ComputeChecksumCommand => "com.cloud.agent.api.ComputeChecksumCommand",
+    ListTemplateCommand = "com.cloud.agent.api.storage.ListTemplateCommand",
+    ListTemplateAnswer = "com.cloud.agent.api.storage.ListTemplateAnswer",
+    ListVolumeCommand = "com.cloud.agent.api.storage.ListVolumeCommand",
+    ListVolumeAnswer = "com.cloud.agent.api.storage.ListVolumeAnswer",
+    GetStorageStatsCommand = "com.cloud.agent.api.GetStorageStatsCommand",
+    GetStorageStatsAnswer = "com.cloud.agent.api.GetStorageStatsAnswer",
+    ComputeChecksumCommand = "com.cloud.agent.api.ComputeChecksumCommand",
 }
 
 /// One entry of a listing.

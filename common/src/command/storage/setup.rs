@@ -1,123 +1,18 @@
-//! What a secondary storage VM says when it joins, and how it is set up.
+//! How a secondary storage VM is set up.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
-use super::{DataStoreTO, wire};
+use super::DataStoreTO;
 use crate::{
     channel::message::{AnswerBase, Base},
-    command::Secret,
+    command::{Secret, wire},
 };
 
 wire! {
-    StartupSecondaryStorageCommand => "com.cloud.agent.api.StartupSecondaryStorageCommand",
-    PingStorageCommand => "com.cloud.agent.api.PingStorageCommand",
-    SecStorageSetupCommand => "com.cloud.agent.api.SecStorageSetupCommand",
-    SecStorageSetupAnswer => "com.cloud.agent.api.SecStorageSetupAnswer",
-    SecStorageVMSetupCommand => "com.cloud.agent.api.SecStorageVMSetupCommand",
-    SecStorageFirewallCfgCommand => "com.cloud.agent.api.SecStorageFirewallCfgCommand",
-}
-
-/// The first command of a secondary storage VM.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct StartupSecondaryStorageCommand {
-    /// Always `SecondaryStorage`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Number of the zone.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub data_center: Option<String>,
-    /// Number of the pod.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pod: Option<String>,
-    /// `<VM name>-<resource>`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub guid: Option<String>,
-    /// Name of the VM.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// Number of the host, once it is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub id: Option<i64>,
-    /// Version of the software.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
-    /// Always `NoIqn`.
-    pub iqn: String,
-    /// IPv4 address of the public NIC.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub public_ip_address: Option<String>,
-    /// Mask of the public NIC, dotted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub public_netmask: Option<String>,
-    /// MAC address of the public NIC.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub public_mac_address: Option<String>,
-    /// IPv4 address of the management NIC.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub private_ip_address: Option<String>,
-    /// MAC address of the management NIC.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub private_mac_address: Option<String>,
-    /// Mask of the management NIC, dotted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub private_netmask: Option<String>,
-    /// Repeats the management NIC.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub storage_ip_address: Option<String>,
-    /// Repeats the management NIC.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub storage_netmask: Option<String>,
-    /// Repeats the management NIC.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub storage_mac_address: Option<String>,
-    /// Simple name of the resource class.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub resource_name: Option<String>,
-    /// Management servers that the VM knows.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ms_host_list: Option<String>,
-    /// Whether the connection was handed over from another server.
-    pub connection_transferred: bool,
-    /// `x86_64` or `aarch64`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub arch: Option<String>,
-    /// What every command carries.
-    #[serde(flatten)]
-    pub base: Base,
-}
-
-/// Sign of life of a secondary storage VM.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct PingStorageCommand {
-    /// Always empty.
-    pub changes: Map<String, Value>,
-    /// Always `Storage`.
-    pub host_type: String,
-    /// Number that the server gave to this agent.
-    pub host_id: i64,
-    /// Sent between the regular ones.
-    pub out_of_band: bool,
-    /// Always empty.
-    pub command_infos: Vec<Value>,
-    /// What every command carries.
-    #[serde(flatten)]
-    pub base: Base,
-}
-
-impl Default for PingStorageCommand {
-    fn default() -> Self {
-        Self {
-            changes: Map::new(),
-            host_type: "Storage".to_owned(),
-            host_id: 0,
-            out_of_band: false,
-            command_infos: Vec::new(),
-            base: Base::default(),
-        }
-    }
+    SecStorageSetupCommand = "com.cloud.agent.api.SecStorageSetupCommand",
+    SecStorageSetupAnswer = "com.cloud.agent.api.SecStorageSetupAnswer",
+    SecStorageVMSetupCommand = "com.cloud.agent.api.SecStorageVMSetupCommand",
+    SecStorageFirewallCfgCommand = "com.cloud.agent.api.SecStorageFirewallCfgCommand",
 }
 
 /// Key and certificates for https, PEM.

@@ -129,20 +129,3 @@ fn listings_use_numbers_as_keys_where_told() {
         "algorithm": "SHA-256"})));
     assert_eq!(sum.algorithm, "SHA-256");
 }
-
-#[test]
-fn start_up_and_ping() {
-    let mut start = with_base(json!({"type": "SecondaryStorage", "dataCenter": "1", "pod": "1",
-        "guid": "s-1-VM-NfsSecondaryStorageResource", "name": "s-1-VM", "version": "4.22.0.0", "iqn": "NoIqn",
-        "publicIpAddress": "203.0.113.51", "publicNetmask": "255.255.255.0",
-        "publicMacAddress": "1e:00:38:00:00:33", "privateIpAddress": "10.1.1.21",
-        "privateMacAddress": "1e:00:0b:00:00:0b", "privateNetmask": "255.255.255.0",
-        "storageIpAddress": "10.1.1.21", "storageNetmask": "255.255.255.0",
-        "storageMacAddress": "1e:00:0b:00:00:0b", "resourceName": "NfsSecondaryStorageResource",
-        "msHostList": "10.1.1.5,10.1.1.6", "connectionTransferred": false, "arch": "x86_64"}));
-    round::<StartupSecondaryStorageCommand>(&start);
-    start["id"] = json!(4);
-    assert_eq!(round::<StartupSecondaryStorageCommand>(&start).id, Some(4));
-    round::<PingStorageCommand>(&with_base(json!({"changes": {}, "hostType": "Storage", "hostId": 4,
-        "outOfBand": false, "commandInfos": []})));
-}

@@ -1,0 +1,113 @@
+//! What an operator sees: `status`, and the check that has always been there.
+
+use std::{fmt::Write as _, sync::Arc, time::Duration};
+
+use common::{
+    channel::agent::AgentHandle,
+    shim::wire::{Reply, Request},
+};
+use tokio::{net::TcpStream, time::timeout};
+
+use super::{Core, jobs::Stand};
+use crate::order::{Outcome, Task};
+
+/// Longest time for one look.
+const LOOK: Duration = Duration::from_secs(3);
+/// Longest time for a store.
+const STORE: Duration = Duration::from_secs(20);
+
+/// Answers a command line of the host or operator.
+pub(super) async fn command(core: Arc<Core>, agent: AgentHandle, request: Request) -> Reply {
+    match request.words.first().map(String::as_str) {
+        Some("status") => Reply { stdout: status(&core, &agent), ..Reply::default() },
+        Some("ssvm-check.sh") => check(&core).await,
+        Some(other) => Reply {
+            stderr: format!("{other}: not a command of a secondary storage VM\n"),
+            code: 127,
+            ..Reply::default()
+        },
+        None => Reply { stderr: "no command\n".into(), code: 1, ..Reply::default() },
+    }
+}
+
+fn status(core: &Core, agent: &AgentHandle) -> String {
+    let mut text = String::new();
+    let seen = agent.status().borrow().clone();
+    let channel = match (&seen.server, seen.ready) {
+        (Some(server), true) => format!("ready at {server}"),
+        (Some(server), false) => format!("connected to {server}"),
+        (None, _) => format!("not connected ({})", seen.last_error.as_deref().unwrap_or("not tried yet")),
+    };
+    let serve = if core.workshop.is_connected() { "connected" } else { "not connected" };
+    let settings = core.state.get();
+    // Writing into a string does not fail.
+    let _ = writeln!(text, "name: {}\nchannel: {channel}\nserve: {serve}", core.identity.name);
+    let _ = write!(text, "health: {}", core.health.text());
+    for (name, export) in &settings.exports {
+        let _ = writeln!(text, "store: {} at {name}", export.url);
+    }
+    let _ = writeln!(
+        text,
+        "may copy from here: {}",
+        settings.peers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    );
+    for job in core.jobs.all() {
+        let record = job.record();
+        let stand = match &record.stand {
+            Stand::Open => format!("{} %, {} bytes/s", job.percent(), job.rate()),
+            Stand::Installed(stored) => format!("installed as {}", stored.path),
+            Stand::Failed(reason) | Stand::Refused(reason) => format!("failed: {}", reason.trim()),
+            Stand::Aborted => "aborted".to_owned(),
+        };
+        let folder = record.command.install_path.as_deref().unwrap_or_default();
+        let _ = writeln!(text, "job: {} {folder}: {stand}", record.id);
+    }
+    text
+}
+
+/// Exit codes: 2 no name resolution, 3 the daemon is not whole, 4 no way to a management server.
+async fn check(core: &Core) -> Reply {
+    let mut text = String::new();
+    let mut say = |line: &str| {
+        text.push_str(line);
+        text.push('\n');
+    };
+    let name = timeout(LOOK, tokio::net::lookup_host(("cloudstack.apache.org", 80))).await;
+    let mut code = 0;
+    if matches!(name, Ok(Ok(_))) {
+        say("Good: DNS resolves cloudstack.apache.org");
+    } else {
+        say("ERROR: DNS does not resolve cloudstack.apache.org");
+        code = 2;
+    }
+    for (name, store) in core.known_stores().await {
+        let looked = match store {
+            Ok(store) => core.workshop.call(Task::Usage { store }, STORE).await.map_err(|f| f.text),
+            Err(reason) => Err(reason),
+        };
+        match looked {
+            Ok(Outcome::Usage { capacity, used }) => {
+                say(&format!("Good: {name} answers, {used} of {capacity} bytes in use"));
+            }
+            Ok(_) => {}
+            Err(reason) => say(&format!("WARNING: {name}: {reason}")),
+        }
+    }
+    let port: u16 = core.identity.parsed("port").unwrap_or(8250);
+    for host in core.identity.list("host") {
+        let host = host.split('@').next().unwrap_or(host);
+        if matches!(timeout(LOOK, TcpStream::connect((host, port))).await, Ok(Ok(_))) {
+            say(&format!("Good: {host}:{port} can be reached"));
+        } else {
+            say(&format!("ERROR: {host}:{port} cannot be reached"));
+            code = if code == 0 { 4 } else { code };
+        }
+    }
+    if core.workshop.is_connected() {
+        say("Good: the daemon is whole");
+    } else {
+        say("ERROR: the serve process is not there");
+        code = if code == 0 { 3 } else { code };
+    }
+    Reply { stdout: text, stderr: String::new(), code }
+}

@@ -1,0 +1,195 @@
+//! Looks at images while they pass by: is it what it was declared to be, does it stand alone, and
+//! how big a disk does it hold? Nothing is opened and no header value decides how much is read.
+
+mod detect;
+mod qcow2;
+mod vhd;
+mod vmdk;
+
+use common::command::storage::ImageFormat;
+
+pub(crate) use detect::{Kind, detect};
+
+/// Bytes from the start of an image that the checks may look at.
+const HEAD: usize = 1024 * 1024;
+/// Bytes from its end.
+const TAIL: usize = 512;
+/// Largest virtual size: 64 TiB.
+const LARGEST: u64 = 64 << 40;
+
+/// Why an image is not taken. The text is for users; [`Refusal::reason`] is for the log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// The content is of another kind than declared.
+    #[error(
+        "Failed to install: Template content is unsupported, or mismatch between selected format and \
+         template content. Found  : {found}"
+    )]
+    Mismatch {
+        /// What it is.
+        found: String,
+    },
+    /// A QCOW2 image that leans on other files or cannot be right.
+    #[error(
+        "The downloaded file is not a valid QCOW2. Ask the administrator to check the logs for more details."
+    )]
+    Qcow2(String),
+    /// An image of another format that leans on other files or cannot be right.
+    #[error("The downloaded file is not a valid {format}: {reason}")]
+    Invalid {
+        /// Declared format.
+        format: ImageFormat,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The format is known but not handled.
+    #[error("Images of format {0} are not supported")]
+    Unsupported(ImageFormat),
+}
+
+impl Refusal {
+    /// What exactly was found, for the administrator.
+    pub(crate) fn reason(&self) -> String {
+        match self {
+            Self::Qcow2(reason) => reason.clone(),
+            other => other.to_string(),
+        }
+    }
+}
+
+/// Sizes of an image in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sizes {
+    /// Of the disk that it holds.
+    pub(crate) virtual_size: u64,
+    /// Of the file.
+    pub(crate) physical_size: u64,
+}
+
+/// Judges an image from the bytes that pass by.
+#[derive(Debug)]
+pub(crate) struct Inspector {
+    declared: Option<ImageFormat>,
+    strict: bool,
+    head: Vec<u8>,
+    tail: Vec<u8>,
+    total: u64,
+    judged: bool,
+}
+
+impl Inspector {
+    /// `declared`: the format that the image must have; `None` takes any bytes and only counts.
+    pub(crate) fn new(declared: Option<ImageFormat>) -> Self {
+        Self { declared, strict: true, head: Vec::new(), tail: Vec::new(), total: 0, judged: false }
+    }
+
+    /// Refuses nothing: an image that cannot be judged counts as a disk of its own length. For images
+    /// that are in a store already.
+    pub(crate) fn lenient(declared: Option<ImageFormat>) -> Self {
+        Self { strict: false, ..Self::new(declared) }
+    }
+
+    /// Takes the next bytes; fails as soon as it is certain that the image cannot be taken.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        self.total += bytes.len() as u64;
+        if self.declared.is_none() {
+            return Ok(());
+        }
+        if self.head.len() < HEAD {
+            let room = HEAD - self.head.len();
+            self.head.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        }
+        let last = &bytes[bytes.len().saturating_sub(TAIL)..];
+        self.tail.drain(..(self.tail.len() + last.len()).saturating_sub(TAIL));
+        self.tail.extend_from_slice(last);
+        if self.head.len() >= HEAD && !self.judged {
+            self.judged = true;
+            let verdict = self.judge();
+            if self.strict {
+                verdict?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The verdict once all bytes have passed.
+    pub(crate) fn finish(self) -> Result<Sizes, Refusal> {
+        match self.sizes() {
+            Err(_) if !self.strict => Ok(Sizes { virtual_size: self.total, physical_size: self.total }),
+            other => other,
+        }
+    }
+
+    fn sizes(&self) -> Result<Sizes, Refusal> {
+        let Some(format) = self.declared else {
+            return Ok(Sizes { virtual_size: self.total, physical_size: self.total });
+        };
+        let virtual_size = match (format, self.judge()?) {
+            (_, Some(size)) => size,
+            // The footer of a fixed disk is its last sector.
+            (ImageFormat::Vhd, None) => vhd::fixed(&self.tail)
+                .ok_or_else(|| Refusal::Mismatch { found: detect(&self.head).to_string() })?,
+            (_, None) => self.total,
+        };
+        if virtual_size == 0 || virtual_size > LARGEST {
+            return Err(invalid(format, format!("a disk of {virtual_size} bytes")));
+        }
+        Ok(Sizes { virtual_size, physical_size: self.total })
+    }
+
+    /// Virtual size where the head tells it.
+    fn judge(&self) -> Result<Option<u64>, Refusal> {
+        let Some(format) = self.declared else { return Ok(None) };
+        let kind = detect(&self.head);
+        let mismatch = || Refusal::Mismatch { found: kind.to_string() };
+        match (format, kind) {
+            (ImageFormat::Qcow2, Kind::Qcow2) => {
+                qcow2::virtual_size(&self.head).map(Some).map_err(Refusal::Qcow2)
+            }
+            (ImageFormat::Vhd, Kind::Vhd) => {
+                vhd::dynamic(&self.head).map(Some).map_err(|reason| invalid(format, reason))
+            }
+            (ImageFormat::Vmdk, Kind::Vmdk) => {
+                vmdk::virtual_size(&self.head).map(Some).map_err(|reason| invalid(format, reason))
+            }
+            (ImageFormat::Raw, Kind::Unknown | Kind::BootSector | Kind::Iso | Kind::Luks)
+            | (ImageFormat::Vhd, Kind::Unknown | Kind::BootSector)
+            | (ImageFormat::Iso, Kind::Iso | Kind::BootSector)
+            | (ImageFormat::Tar, Kind::Tar) => Ok(None),
+            (
+                ImageFormat::Ova
+                | ImageFormat::Vhdx
+                | ImageFormat::Vdi
+                | ImageFormat::Zip
+                | ImageFormat::Other,
+                _,
+            ) => Err(Refusal::Unsupported(format)),
+            _ => Err(mismatch()),
+        }
+    }
+}
+
+fn invalid(format: ImageFormat, reason: String) -> Refusal {
+    match format {
+        ImageFormat::Qcow2 => Refusal::Qcow2(reason),
+        _ => Refusal::Invalid { format, reason },
+    }
+}
+
+/// Big-endian number at an offset, `None` behind the end.
+fn be32(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes)
+}
+
+/// Big-endian number at an offset, `None` behind the end.
+fn be64(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes)
+}
+
+/// Little-endian number at an offset, `None` behind the end.
+fn le64(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes)
+}
+
+#[cfg(test)]
+mod tests;

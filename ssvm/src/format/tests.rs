@@ -1,0 +1,130 @@
+//! Images made by qemu-img are judged as qemu-img sees them; hostile ones are refused.
+
+use std::{path::Path, process::Command};
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn judge(format: ImageFormat, bytes: &[u8]) -> Result<Sizes, Refusal> {
+    let mut inspector = Inspector::new(Some(format));
+    for chunk in bytes.chunks(70_001) {
+        inspector.feed(chunk)?;
+    }
+    inspector.finish()
+}
+
+/// The bytes of an image made by `qemu-img create` with these words; `image` stands for its path.
+fn made(words: &[&str]) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("image");
+    let words: Vec<&str> =
+        words.iter().map(|w| if *w == "image" { image.to_str().unwrap() } else { *w }).collect();
+    let out = Command::new("qemu-img").current_dir(&folder).arg("create").args(&words).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    std::fs::read(Path::new(&image)).unwrap()
+}
+
+#[test]
+fn sizes_of_good_images() {
+    let gib = 1 << 30;
+    for (format, words) in [
+        (ImageFormat::Qcow2, &["-f", "qcow2", "image", "1G"][..]),
+        (ImageFormat::Qcow2, &["-f", "qcow2", "-o", "compat=0.10", "image", "1G"][..]),
+        (ImageFormat::Qcow2, &["-f", "qcow2", "-o", "compression_type=zstd", "image", "1G"][..]),
+        (ImageFormat::Vmdk, &["-f", "vmdk", "image", "1G"][..]),
+        (ImageFormat::Vmdk, &["-f", "vmdk", "-o", "subformat=streamOptimized", "image", "1G"][..]),
+    ] {
+        let bytes = made(words);
+        let sizes = judge(format, &bytes).unwrap_or_else(|e| panic!("{words:?}: {}", e.reason()));
+        assert_eq!(sizes, Sizes { virtual_size: gib, physical_size: bytes.len() as u64 }, "{words:?}");
+    }
+    for subformat in ["subformat=dynamic,force_size=on", "subformat=fixed,force_size=on"] {
+        let bytes = made(&["-f", "vpc", "-o", subformat, "image", "16M"]);
+        assert_eq!(judge(ImageFormat::Vhd, &bytes).unwrap().virtual_size, 16 << 20, "{subformat}");
+    }
+    let raw = vec![7; 2 << 20];
+    assert_eq!(judge(ImageFormat::Raw, &raw).unwrap().virtual_size, 2 << 20);
+    let mut iso = vec![0; 65536];
+    iso[32769..32774].copy_from_slice(b"CD001");
+    assert_eq!(judge(ImageFormat::Iso, &iso).unwrap().physical_size, 65536);
+}
+
+#[test]
+fn images_that_lean_on_other_files_are_refused() {
+    let reason = |format, words: &[&str]| judge(format, &made(words)).unwrap_err().reason();
+    let backing = ["-f", "qcow2", "-u", "-b", "/etc/passwd", "-F", "raw", "image", "1G"];
+    assert_eq!(reason(ImageFormat::Qcow2, &backing), "it has a backing file");
+    let data = ["-f", "qcow2", "-o", "data_file=d", "image", "1G"];
+    assert_eq!(reason(ImageFormat::Qcow2, &data), "it has an external data file");
+    let extended = ["-f", "qcow2", "-o", "extended_l2=on", "image", "1G"];
+    assert!(reason(ImageFormat::Qcow2, &extended).contains("incompatible features"));
+    let flat = ["-f", "vmdk", "-o", "subformat=monolithicFlat", "image", "1G"];
+    assert!(reason(ImageFormat::Vmdk, &flat).contains("VMware disk descriptor"));
+}
+
+#[test]
+fn a_patched_header_does_not_hide_a_data_file() {
+    let mut bytes = made(&["-f", "qcow2", "-o", "data_file=d", "image", "1G"]);
+    bytes[79] &= !0b100;
+    assert_eq!(judge(ImageFormat::Qcow2, &bytes).unwrap_err().reason(), "it names an external data file");
+    let mut luks = made(&["-f", "qcow2", "image", "1G"]);
+    luks[35] = 2;
+    assert_eq!(judge(ImageFormat::Qcow2, &luks).unwrap_err().reason(), "it is encrypted");
+    let mut huge = made(&["-f", "qcow2", "image", "1G"]);
+    huge[24] = 0x7f;
+    assert!(judge(ImageFormat::Qcow2, &huge).is_err());
+}
+
+#[test]
+fn declared_and_found_must_agree() {
+    let qcow2 = made(&["-f", "qcow2", "image", "1G"]);
+    assert!(matches!(judge(ImageFormat::Raw, &qcow2), Err(Refusal::Mismatch { .. })));
+    assert!(matches!(judge(ImageFormat::Vmdk, &qcow2), Err(Refusal::Mismatch { .. })));
+    let page = b"<!DOCTYPE html><html>no".repeat(100);
+    for format in [ImageFormat::Qcow2, ImageFormat::Raw, ImageFormat::Vhd, ImageFormat::Iso] {
+        let text = judge(format, &page).unwrap_err().to_string();
+        assert!(text.starts_with("Failed to install: Template content is unsupported"), "{text}");
+    }
+    assert!(judge(ImageFormat::Qcow2, b"QFI\xfb\0\0\0\x03 much too short").is_err());
+    assert!(judge(ImageFormat::Raw, b"").is_err());
+    assert!(judge(ImageFormat::Vhd, &vec![1; 3 << 20]).is_err());
+}
+
+#[test]
+fn snapshots_are_only_counted() {
+    let backing = made(&["-f", "qcow2", "-u", "-b", "base", "-F", "qcow2", "image", "1G"]);
+    let mut inspector = Inspector::new(None);
+    inspector.feed(&backing).unwrap();
+    assert_eq!(inspector.finish().unwrap().physical_size, backing.len() as u64);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn no_bytes_upset_an_inspector(magic in 0_usize..9, mut bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
+        let magics: [&[u8]; 9] = [b"", b"QFI\xfb\0\0\0\x03", b"QFI\xfb\0\0\0\x02", b"conectix", b"KDMV\x01\0\0\0", b"vhdxfile",
+            b"COWD", b"PK\x03\x04", b"\x7fELF"];
+        let magic = magics[magic];
+        if bytes.len() >= magic.len() {
+            bytes[..magic.len()].copy_from_slice(magic);
+        }
+        for format in ImageFormat::FILES {
+            let _ = judge(format, &bytes);
+        }
+    }
+
+    #[test]
+    fn a_flipped_header_never_gets_a_backing_file_through(at in 4_usize..112, value in any::<u8>()) {
+        let mut header = vec![0_u8; 65536];
+        header[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
+        header[23] = 16;
+        header[30] = 1;
+        header[103] = 104;
+        prop_assert!(judge(ImageFormat::Qcow2, &header).is_ok());
+        header[at] = value;
+        if be64(&header, 8) != Some(0) || be64(&header, 72).is_some_and(|f| f & 4 != 0) {
+            prop_assert!(judge(ImageFormat::Qcow2, &header).is_err());
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Stores: a mounted folder or a bucket, behind one trait.
+//!
+//! A file is written to a [`Sink`] and is not there until [`Sink::finish`] has returned; it is read
+//! from a [`Source`]. Every call has an end of its own: a store that does not answer gives
+//! [`StoreError::Silent`].
+
+mod beneath;
+#[cfg(test)]
+pub(crate) mod failing;
+mod folder;
+mod s3;
+mod spec;
+mod upload;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+pub(crate) use beneath::open_up;
+pub(crate) use folder::FolderStore;
+pub(crate) use s3::S3Store;
+pub(crate) use spec::{BucketSpec, StoreSpec};
+
+use crate::layout::{PathError, StorePath};
+
+/// Why a store did not do what was asked. What was there before is still there.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// There is nothing at this path.
+    #[error("{0} does not exist")]
+    Missing(String),
+    /// The store refuses this VM.
+    #[error("{0}: permission denied")]
+    Denied(String),
+    /// The store has no room.
+    #[error("no space left on the store: {0}")]
+    Full(String),
+    /// The mount no longer fits what the server exports.
+    #[error("stale file handle: {0}")]
+    Stale(String),
+    /// The store did not answer in time.
+    #[error("the store did not answer within {0} s")]
+    Silent(u64),
+    /// The path leaves the store, or goes through a link.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// Anything else that the system or the service said.
+    #[error("{what}: {reason}")]
+    Other {
+        /// What was tried.
+        what: String,
+        /// What came back.
+        reason: String,
+    },
+}
+
+/// Result of a call to a store.
+pub(crate) type StoreResult<T> = Result<T, StoreError>;
+
+/// What is known about a file before it is written, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Expected {
+    /// Its size, where that is known.
+    pub(crate) size: Option<u64>,
+    /// The most that will be written.
+    pub(crate) limit: u64,
+}
+
+/// A file of a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) path: StorePath,
+    pub(crate) size: u64,
+}
+
+/// How full a store is, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Usage {
+    pub(crate) capacity: u64,
+    pub(crate) used: u64,
+}
+
+/// What lies at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    Nothing,
+    /// A file or object and its size in bytes.
+    File(u64),
+    Folder,
+}
+
+/// A place for templates, volumes and snapshots.
+pub(crate) trait Store: Send + Sync {
+    /// Starts to write the file at `path`; folders on the way are made.
+    fn create<'a>(
+        &'a self,
+        path: &'a StorePath,
+        expected: Expected,
+    ) -> BoxFuture<'a, StoreResult<Box<dyn Sink>>>;
+
+    /// Opens the file at `path` for reading from its start.
+    fn open<'a>(&'a self, path: &'a StorePath) -> BoxFuture<'a, StoreResult<Box<dyn Source>>>;
+
+    /// What lies at `path`.
+    fn find<'a>(&'a self, path: &'a StorePath) -> BoxFuture<'a, StoreResult<Found>>;
+
+    /// All files below `folder`, at any depth; none where it does not exist. Never a part of them.
+    fn list<'a>(&'a self, folder: &'a StorePath) -> BoxFuture<'a, StoreResult<Vec<Listed>>>;
+
+    /// Removes one file; `false` where there was none.
+    fn remove_file<'a>(&'a self, path: &'a StorePath) -> BoxFuture<'a, StoreResult<bool>>;
+
+    /// Removes a folder with its files, or what lies at and below a key. A folder within it other than
+    /// those named in `expendable` must be empty. `false` where there was nothing.
+    fn remove_folder<'a>(
+        &'a self,
+        path: &'a StorePath,
+        expendable: &'a [&'a str],
+    ) -> BoxFuture<'a, StoreResult<bool>>;
+
+    /// Removes a folder that holds nothing any more.
+    fn tidy<'a>(&'a self, folder: &'a StorePath) -> BoxFuture<'a, StoreResult<()>>;
+
+    /// How full it is.
+    fn usage(&self) -> BoxFuture<'_, StoreResult<Usage>>;
+
+    /// Removes what broken transfers left behind longer than `age` seconds ago, except temporary
+    /// files of the named jobs. Returns how many.
+    fn sweep<'a>(&'a self, age: u64, live: &'a [String]) -> BoxFuture<'a, StoreResult<u64>>;
+
+    /// Whether images are accompanied by a property file.
+    fn has_properties(&self) -> bool;
+}
+
+/// A file being written.
+pub(crate) trait Sink: Send {
+    /// Takes the next bytes.
+    fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, StoreResult<()>>;
+
+    /// Makes the file appear at its path, whole and safe from a power cut.
+    fn finish(&mut self) -> BoxFuture<'_, StoreResult<()>>;
+
+    /// Drops what was written. Failures are logged; the sweep comes after.
+    fn abort(&mut self) -> BoxFuture<'_, ()>;
+}
+
+/// A stream of bytes that are fetched from somewhere.
+pub(crate) trait Source: Send {
+    /// How many bytes there will be, where that is known.
+    fn size(&self) -> Option<u64>;
+
+    /// The next bytes, `None` at the end.
+    fn chunk(&mut self) -> BoxFuture<'_, Result<Option<Bytes>, SourceError>>;
+}
+
+/// Why the bytes did not come.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SourceError {
+    /// The other end refused or vanished for good; the text is for users.
+    #[error("{0}")]
+    Remote(String),
+    /// A store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Name of the temporary file of a job.
+pub(crate) fn temporary_name(job: &str) -> String {
+    format!("dnld{job}tmp_")
+}
+
+/// The job of a temporary file.
+pub(crate) fn job_of_temporary(name: &str) -> Option<&str> {
+    name.strip_prefix("dnld")?.strip_suffix("tmp_")
+}

@@ -1,0 +1,12 @@
+//! One road for all bytes: source → checksum → decompression → inspection → sink. Each byte is read
+//! once, and what is on its way is bounded.
+
+pub(crate) mod budget;
+mod decode;
+mod digest;
+mod meter;
+mod pipeline;
+
+pub(crate) use digest::{Algorithm, Checksum};
+pub(crate) use meter::{Meter, Phase};
+pub(crate) use pipeline::{Plan, TransferError, checksum_of, run};

@@ -1,0 +1,167 @@
+//! Downloads, and what every image goes through that enters a store: the pipeline, then the
+//! property file, and only then it counts as installed.
+
+use common::command::storage::ImageFormat;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    layout::{Entry, PROPERTIES_LIMIT, Properties, StorePath},
+    order::{Failure, FailureKind, FetchTask, Label, Stored},
+    source::HttpSource,
+    store::{Expected, Source, Store},
+    transfer::{Checksum, Meter, Plan, TransferError, run},
+};
+
+/// Downloads an image or snapshot.
+pub(super) async fn fetch(
+    task: &FetchTask,
+    meter: &Meter,
+    abort: &CancellationToken,
+) -> Result<Stored, Failure> {
+    let store = task.store.open(&task.job).await?;
+    let source = tokio::select! {
+        source = HttpSource::open(&task.http, task.limit) => source?,
+        () = abort.cancelled() => return Err(Failure::new(FailureKind::Aborted, "aborted")),
+    };
+    let arrival = Arrival {
+        folder: &task.folder,
+        file: &task.file,
+        format: task.format,
+        strict: true,
+        decompress: task.format.is_some(),
+        checksum: task.checksum.clone(),
+        limit: task.limit,
+        label: task.label.as_ref(),
+    };
+    arrive(&*store, Box::new(source), &arrival, meter, abort).await
+}
+
+/// A file that enters a store.
+pub(super) struct Arrival<'a> {
+    pub(super) folder: &'a StorePath,
+    pub(super) file: &'a str,
+    pub(super) format: Option<ImageFormat>,
+    pub(super) strict: bool,
+    pub(super) decompress: bool,
+    pub(super) checksum: Option<Checksum>,
+    pub(super) limit: u64,
+    pub(super) label: Option<&'a Label>,
+}
+
+/// Takes a file in. On failure or abortion nothing of it stays.
+pub(super) async fn arrive(
+    store: &dyn Store,
+    source: Box<dyn Source>,
+    arrival: &Arrival<'_>,
+    meter: &Meter,
+    abort: &CancellationToken,
+) -> Result<Stored, Failure> {
+    let path = arrival.folder.join(arrival.file)?;
+    let before = match arrival.label {
+        Some(label) if store.has_properties() => installed_before(store, arrival.folder, &label.file).await,
+        _ => None,
+    };
+    let plan = Plan {
+        checksum: arrival.checksum.clone(),
+        decompress: arrival.decompress,
+        format: arrival.format,
+        strict: arrival.strict,
+        limit: arrival.limit,
+    };
+    // Nobody knows how much a compressed file unpacks to.
+    let size = source.size().filter(|_| !arrival.decompress);
+    let mut sink = store.create(&path, Expected { size, limit: arrival.limit }).await?;
+    let result = tokio::select! {
+        result = run(source, &mut *sink, &plan, meter) => result,
+        () = abort.cancelled() => {
+            sink.abort().await;
+            store.tidy(arrival.folder).await?;
+            return Err(Failure::new(FailureKind::Aborted, "aborted"));
+        }
+    };
+    let moved = match result {
+        Ok(moved) => moved,
+        Err(error) => {
+            if let TransferError::Refused(refusal) = &error {
+                tracing::warn!(path = %path, reason = %refusal.reason(), "an image is refused");
+            }
+            if let Err(left) = store.tidy(arrival.folder).await {
+                tracing::warn!(folder = %arrival.folder, error = %left, "an empty folder stays behind");
+            }
+            return Err(error.into());
+        }
+    };
+    let stored = Stored {
+        path: path.clone(),
+        virtual_size: moved.sizes.virtual_size,
+        physical_size: moved.sizes.physical_size,
+        checksum: Some(moved.checksum),
+        format: arrival.format,
+    };
+    if let Some(label) = arrival.label
+        && store.has_properties()
+    {
+        if let Err(failure) = describe(store, arrival.folder, label, &stored).await {
+            store.remove_file(&path).await?;
+            return Err(failure);
+        }
+        if let Some(old) = before.filter(|old| *old != path) {
+            store.remove_file(&old).await?;
+        }
+    }
+    Ok(stored)
+}
+
+/// Writes the property file.
+async fn describe(
+    store: &dyn Store,
+    folder: &StorePath,
+    label: &Label,
+    stored: &Stored,
+) -> Result<(), Failure> {
+    let Some(format) = stored.format else { return Ok(()) };
+    let entry = Entry {
+        filename: stored.path.name().to_owned(),
+        description: label.description.clone(),
+        unique_name: label.name.clone(),
+        id: label.id,
+        hvm: label.hvm,
+        format,
+        virtual_size: stored.virtual_size,
+        physical_size: stored.physical_size,
+        checksum: label.checksum.clone(),
+    };
+    let bytes = entry.properties().render();
+    let path = folder.join(&label.file)?;
+    let size = bytes.len() as u64;
+    let mut sink = store.create(&path, Expected { size: Some(size), limit: size }).await?;
+    let written = async {
+        sink.write(bytes.into()).await?;
+        sink.finish().await
+    };
+    let written = written.await;
+    if written.is_err() {
+        sink.abort().await;
+    }
+    Ok(written?)
+}
+
+/// The image that the folder's property file names, if there is one.
+async fn installed_before(store: &dyn Store, folder: &StorePath, file: &str) -> Option<StorePath> {
+    let properties = read_properties(store, &folder.join(file).ok()?).await.ok()?;
+    folder.join(properties.get("filename")?).ok()
+}
+
+/// Reads a property file; of one that is too large only the start counts.
+pub(super) async fn read_properties(store: &dyn Store, path: &StorePath) -> Result<Properties, Failure> {
+    let mut source = store.open(path).await?;
+    let mut bytes = Vec::new();
+    while let Some(chunk) = source.chunk().await? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() >= PROPERTIES_LIMIT {
+            bytes.truncate(PROPERTIES_LIMIT);
+            break;
+        }
+    }
+    Ok(Properties::parse(&bytes))
+}

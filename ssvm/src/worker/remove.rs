@@ -1,0 +1,80 @@
+//! Deletions. What is not there counts as deleted; what cannot be deleted is a failure.
+
+use crate::{
+    layout::StorePath,
+    order::Failure,
+    store::{Found, Store},
+};
+
+/// Folders that hypervisors leave in a template's folder.
+const EXPENDABLE: [&str; 1] = ["KVMHA"];
+
+/// Removes a template or volume: the folder that holds it, or its keys.
+pub(super) async fn image(store: &dyn Store, path: &StorePath, id: i64) -> Result<bool, Failure> {
+    path.removable()?;
+    if !store.has_properties() {
+        return Ok(store.remove_folder(path, &[]).await?);
+    }
+    let found = store.find(path).await?;
+    let whole = path.name() == id.to_string() || found == Found::Folder;
+    let folder = if whole { path.clone() } else { path.parent().unwrap_or_else(|| path.clone()) };
+    if found == Found::Nothing && folder.removable().is_err() {
+        return Ok(false);
+    }
+    folder.removable()?;
+    Ok(store.remove_folder(&folder, &EXPENDABLE).await?)
+}
+
+/// Removes the files of one snapshot, its checkpoint, and its folder where nothing else is in it.
+pub(super) async fn snapshot(
+    store: &dyn Store,
+    path: &StorePath,
+    checkpoint: Option<&StorePath>,
+) -> Result<bool, Failure> {
+    path.removable()?;
+    if !store.has_properties() {
+        return Ok(store.remove_file(path).await?);
+    }
+    // A folder is what a staging store holds for a chain; it is not the snapshot.
+    if store.find(path).await? == Found::Folder {
+        return Ok(false);
+    }
+    let mut removed = false;
+    if let Some(folder) = path.parent() {
+        for file in store.list(&folder).await? {
+            if file.path.parent().as_ref() == Some(&folder) && belongs(file.path.name(), path.name()) {
+                removed |= store.remove_file(&file.path).await?;
+            }
+        }
+        store.tidy(&folder).await?;
+    }
+    if let Some(checkpoint) = checkpoint {
+        checkpoint.removable()?;
+        removed |= store.remove_file(checkpoint).await?;
+    }
+    Ok(removed)
+}
+
+/// Whether a file is part of the snapshot `name`: itself, with an extension, a disk of it, or its
+/// flattened copy.
+fn belongs(file: &str, name: &str) -> bool {
+    match file.strip_prefix(name) {
+        Some(rest) => rest.is_empty() || rest.starts_with(['.', '-']) || rest.starts_with("_temp"),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_are_kept() {
+        for part in ["51ab", "51ab.vhd", "51ab-disk0.vmdk", "51ab.ovf", "51ab_temp"] {
+            assert!(belongs(part, "51ab"), "{part}");
+        }
+        for other in ["51abc", "x51ab", "51a"] {
+            assert!(!belongs(other, "51ab"), "{other}");
+        }
+    }
+}

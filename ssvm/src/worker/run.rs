@@ -1,0 +1,159 @@
+//! Takes orders, runs their tasks side by side, reports.
+
+use std::{collections::HashMap, io, time::Duration};
+
+use tokio::{net::UnixStream, sync::mpsc, task::JoinSet, time::interval};
+use tokio_util::sync::CancellationToken;
+
+use super::{copy, install, limits, list, remove};
+use crate::{
+    layout::StorePath,
+    order::{self, Failure, FailureKind, Order, Outcome, Progress, Report, Task},
+    store::StoreSpec,
+    transfer::{Algorithm, Meter, Phase, checksum_of},
+};
+
+/// Between two reports of progress.
+const TICK: Duration = Duration::from_millis(500);
+/// Time for a task to tidy up after it was aborted.
+const TIDY: Duration = Duration::from_secs(60);
+
+/// A task that runs.
+struct Running {
+    meter: Meter,
+    started: CancellationToken,
+    abort: CancellationToken,
+    told: Progress,
+}
+
+/// Serves the core until it closes the socket; running tasks are aborted then.
+pub(crate) async fn serve(stream: UnixStream) -> io::Result<()> {
+    let (mut reader, mut writer) = stream.into_split();
+    let (orders, mut inbox) = mpsc::channel::<Order>(64);
+    let reading = tokio::spawn(async move {
+        while let Some(order) = order::receive(&mut reader).await? {
+            if orders.send(order).await.is_err() {
+                break;
+            }
+        }
+        Ok::<(), io::Error>(())
+    });
+    let mut running: HashMap<u64, Running> = HashMap::new();
+    let mut tasks: JoinSet<(u64, Result<Outcome, Failure>)> = JoinSet::new();
+    let mut tick = interval(TICK);
+    loop {
+        tokio::select! {
+            order = inbox.recv() => match order {
+                Some(Order::Start { id, task }) => {
+                    let job = Running {
+                        meter: Meter::default(),
+                        started: CancellationToken::new(),
+                        abort: CancellationToken::new(),
+                        told: Progress::default(),
+                    };
+                    let (meter, started, abort) = (job.meter.clone(), job.started.clone(), job.abort.clone());
+                    running.insert(id, job);
+                    let work = tokio::spawn(supervised(task, meter, started, abort));
+                    tasks.spawn(async move {
+                        let failed = |_| Err(Failure::end("the task failed inside, see the log"));
+                        (id, work.await.unwrap_or_else(failed))
+                    });
+                }
+                Some(Order::Abort { id }) => {
+                    if let Some(job) = running.get(&id) {
+                        job.abort.cancel();
+                    }
+                }
+                None => break,
+            },
+            Some(done) = tasks.join_next() => {
+                if let Ok((id, result)) = done {
+                    running.remove(&id);
+                    order::send(&mut writer, &Report::Done { id, result }).await?;
+                }
+            }
+            _ = tick.tick() => for (id, job) in &mut running {
+                let progress = Progress {
+                    running: job.started.is_cancelled(),
+                    received: job.meter.received(),
+                    total: job.meter.total(),
+                    installing: job.meter.phase() == Phase::Install,
+                };
+                if progress != job.told {
+                    job.told = progress;
+                    order::send(&mut writer, &Report::Progress { id: *id, progress }).await?;
+                }
+            },
+        }
+    }
+    running.values().for_each(|job| job.abort.cancel());
+    let _ = tokio::time::timeout(TIDY, async { while tasks.join_next().await.is_some() {} }).await;
+    reading.await.unwrap_or_else(|e| Err(io::Error::other(e)))
+}
+
+/// Runs a task until its end or its abortion.
+async fn supervised(
+    task: Task,
+    meter: Meter,
+    started: CancellationToken,
+    abort: CancellationToken,
+) -> Result<Outcome, Failure> {
+    let aborted = || Failure::new(FailureKind::Aborted, "aborted");
+    let slot = match &task {
+        Task::Fetch(fetch) => {
+            let host = fetch.http.host();
+            tokio::select! {
+                slot = limits::enter(&host) => Some(slot),
+                () = abort.cancelled() => return Err(aborted()),
+            }
+        }
+        _ => None,
+    };
+    started.cancel();
+    let result = perform(task, &meter, &abort).await;
+    drop(slot);
+    match result {
+        Err(_) if abort.is_cancelled() => Err(aborted()),
+        other => other,
+    }
+}
+
+async fn perform(task: Task, meter: &Meter, abort: &CancellationToken) -> Result<Outcome, Failure> {
+    match task {
+        Task::Fetch(task) => install::fetch(&task, meter, abort).await.map(Outcome::Stored),
+        Task::Copy(task) => copy::copy(&task, meter, abort).await.map(Outcome::Stored),
+        Task::RemoveImage { store, path, id } => {
+            remove::image(&*store.open("none").await?, &path, id).await.map(Outcome::Removed)
+        }
+        Task::RemoveSnapshot { store, path, checkpoint } => {
+            let store = store.open("none").await?;
+            remove::snapshot(&*store, &path, checkpoint.as_ref()).await.map(Outcome::Removed)
+        }
+        Task::List { store, what } => {
+            list::images(&*store.open("none").await?, what).await.map(Outcome::Images)
+        }
+        Task::Usage { store } => {
+            let usage = store.open("none").await?.usage().await?;
+            Ok(Outcome::Usage { capacity: usage.capacity, used: usage.used })
+        }
+        Task::Sum { store, path, algorithm } => sum(&store, &path, &algorithm, abort).await,
+        Task::Sweep { store, age, live } => {
+            Ok(Outcome::Swept(store.open("none").await?.sweep(age, &live).await?))
+        }
+    }
+}
+
+async fn sum(
+    store: &StoreSpec,
+    path: &StorePath,
+    algorithm: &str,
+    abort: &CancellationToken,
+) -> Result<Outcome, Failure> {
+    let algorithm = Algorithm::named(algorithm)
+        .ok_or_else(|| Failure::end(format!("checksum algorithm not recognised: {algorithm}")))?;
+    let source = store.open("none").await?.open(path).await?;
+    tokio::select! {
+        sum = checksum_of(source, algorithm) => Ok(Outcome::Sum(sum?.to_string())),
+        () = abort.cancelled() => Err(Failure::new(FailureKind::Aborted, "aborted")),
+    }
+}
