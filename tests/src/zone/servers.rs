@@ -47,25 +47,35 @@ pub fn s3(network: &Network, dir: &Path) -> Result<(), Failure> {
     if !out.status.success() {
         return Err(format!("S3 server: {}", String::from_utf8_lossy(&out.stderr)).into());
     }
-    s3_request(network, "-X PUT", "").map(|_| ())
+    s3cmd(network, &["mb", &format!("s3://{BUCKET}")]).map(|_| ())
 }
 
-/// One signed request to the bucket, by curl: `arguments` such as `-X PUT`, `key` below the bucket.
-pub fn s3_request(network: &Network, arguments: &str, key: &str) -> Result<Vec<u8>, Failure> {
-    let line = format!(
-        "curl -sS --fail-with-body --max-time 60 --aws-sigv4 aws:amz:us-east-1:s3 --user {ACCESS}:{SECRET} \
-         {arguments} 'http://{STORE}:7480/{BUCKET}/{key}'"
-    );
-    let out = network.store.sh(&line);
+/// Runs `s3cmd`, a client that is not ours, against the server.
+fn s3cmd(network: &Network, words: &[&str]) -> Result<Vec<u8>, Failure> {
+    let server = format!("{STORE}:7480");
+    let out = network
+        .store
+        .command("s3cmd")
+        .args(["--config=/dev/null", "--no-ssl", "--host", &server, "--host-bucket", &server])
+        .args(["--access_key", ACCESS, "--secret_key", SECRET])
+        .args(words)
+        .output()?;
     if out.status.success() {
         return Ok(out.stdout);
     }
-    Err(format!(
-        "S3 {arguments} {key}: {}{}",
-        String::from_utf8_lossy(&out.stdout),
-        String::from_utf8_lossy(&out.stderr)
-    )
-    .into())
+    Err(format!("s3cmd {}: {}", words.join(" "), String::from_utf8_lossy(&out.stderr)).into())
+}
+
+/// Reads an object of the bucket.
+pub fn s3_object(network: &Network, key: &str) -> Result<Vec<u8>, Failure> {
+    s3cmd(network, &["get", "--no-progress", "--quiet", &format!("s3://{BUCKET}/{key}"), "-"])
+}
+
+/// Names of all objects of the bucket.
+pub fn s3_keys(network: &Network) -> Result<Vec<String>, Failure> {
+    let bucket = format!("s3://{BUCKET}/");
+    let text = String::from_utf8(s3cmd(network, &["ls", "--recursive", &bucket])?)?;
+    Ok(text.lines().filter_map(|l| l.split_once(&bucket)).map(|(_, key)| key.to_owned()).collect())
 }
 
 /// Starts DNS and the web servers of the internet; files below `DIR/www` are served.

@@ -164,8 +164,7 @@ fn files(dir: &Path, suffix: &str) -> Vec<PathBuf> {
 
 /// Keys of the bucket.
 fn keys(scene: &Scene<'_>) -> Result<Vec<String>, Failure> {
-    let xml = String::from_utf8(servers::s3_request(scene.network, "", "?list-type=2")?)?;
-    Ok(xml.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next()).map(str::to_owned).collect())
+    servers::s3_keys(scene.network)
 }
 
 /// Templates by URL into both stores, and a snapshot from one to the other and back.
@@ -192,7 +191,7 @@ pub fn storage(report: &mut Report, scene: &Scene<'_>) {
             } else {
                 let found: Vec<_> = keys(scene)?.into_iter().filter(|k| k.ends_with(".qcow2")).collect();
                 let [key] = found.as_slice() else { return Err(format!("in the bucket: {found:?}").into()) };
-                servers::s3_request(scene.network, "", key)?
+                servers::s3_object(scene.network, key)?
             };
             if hash(&stored) != template.sha256 {
                 return Err("other bytes in the store".into());
@@ -222,7 +221,7 @@ pub fn storage(report: &mut Report, scene: &Scene<'_>) {
         let source = path.join("snap-of-web1.qcow2");
         fs::copy(&template.file, &source)?;
         let key = scene.manage.copy_snapshot("nfs1:snapshots/2/7/snap-of-web1.qcow2", "s3a:snapshots/2/7")?;
-        if hash(&servers::s3_request(scene.network, "", &key)?) != template.sha256 {
+        if hash(&servers::s3_object(scene.network, &key)?) != template.sha256 {
             return Err(format!("other bytes in object {key}").into());
         }
         let back = scene.manage.copy_snapshot(&format!("s3a:{key}"), "nfs1:snapshots/2/8")?;
