@@ -58,8 +58,8 @@ impl Ssh {
             "StrictHostKeyChecking=no",
             "UserKnownHostsFile=/dev/null",
             "LogLevel=ERROR",
-            "ConnectTimeout=10",
-            "ServerAliveInterval=5",
+            "ConnectTimeout=60",
+            "ServerAliveInterval=15",
             "ServerAliveCountMax=3",
             "ControlMaster=auto",
             "ControlPersist=300",
@@ -131,14 +131,14 @@ impl Ssh {
     }
 }
 
+/// One look. A server that takes the connection is given its time: it makes a process for each,
+/// and more of them would only keep a busy VM from answering the first.
 async fn banner(address: &str) -> bool {
-    let connect = async {
-        let mut stream = TcpStream::connect((address, PORT)).await.ok()?;
-        let mut start = [0; 4];
-        stream.read_exact(&mut start).await.ok()?;
-        Some(start == *b"SSH-")
-    };
-    matches!(timeout(Duration::from_secs(3), connect).await, Ok(Some(true)))
+    let connect = timeout(Duration::from_secs(3), TcpStream::connect((address, PORT)));
+    let Ok(Ok(mut stream)) = connect.await else { return false };
+    let mut start = [0; 4];
+    let read = timeout(Duration::from_secs(60), stream.read_exact(&mut start)).await;
+    matches!(read, Ok(Ok(_))) && start == *b"SSH-"
 }
 
 async fn collect(mut command: Command, what: &str, limit: Duration) -> Result<Output, HostError> {

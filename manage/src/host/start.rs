@@ -202,7 +202,7 @@ async fn patched(ssh: &Ssh) -> Result<(), HostError> {
     let command = format!("{} {}", ssh::script("patched.sh"), ssh::script("keystore*"));
     let wait = async {
         loop {
-            if ssh.run(&command, Duration::from_secs(30)).await?.code == Some(0) {
+            if ssh.run(&command, Duration::from_secs(120)).await?.code == Some(0) {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
