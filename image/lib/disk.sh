@@ -12,34 +12,11 @@ DATA=0FC63DAF-8483-4772-8E79-3D69D8477DE4
 # The kernel command line, for either firmware.
 COMMAND_LINE="console=tty0 console=ttyS0,115200 quiet net.ifnames=0 biosdevname=0 panic=1"
 
-# Makes the EFI program that holds kernel, RAM disk and command line. The sections are placed
-# behind the stub's own ones, each on a page.
-build_uki() {
-    local out=$1 kernel=$2 initrd=$3 stub=/usr/lib/systemd/boot/efi/linuxx64.efi.stub work=$CACHE/uki
-    local at section file words=()
-    mkdir -p "$work"
-    printf '%s' "$COMMAND_LINE" > "$work/cmdline"
-    at=$(objdump -h "$stub" | while read -r n _ size vma _; do
-        if [[ $n =~ ^[0-9]+$ ]]; then echo $((0x$vma + 0x$size)); fi
-    done | sort -n | tail -1)
-    while read -r section file; do
-        at=$(((at + 0xfff) & ~0xfff))
-        words+=(--add-section "$section=$file" --change-section-vma "$section=$(printf '0x%x' "$at")")
-        at=$((at + $(stat -c %s "$file")))
-    done <<EOF
-.osrel rootfs/etc/os-release
-.cmdline $work/cmdline
-.linux $kernel
-.initrd $initrd
-EOF
-    objcopy "${words[@]}" "$stub" "$out"
-}
-
-# Makes the boot partition: syslinux for BIOS, the EFI program for UEFI.
+# Makes the boot partition: syslinux for BIOS, systemd-boot for UEFI, one kernel for both.
 build_boot() {
-    local out=$1 kernel=$2 initrd=$3 uki=$CACHE/trivium.efi conf=$CACHE/syslinux.cfg
-    build_uki "$uki" "$kernel" "$initrd"
-    cat > "$conf" <<EOF
+    local out=$1 kernel=$2 initrd=$3 conf=$CACHE/boot
+    mkdir -p "$conf"
+    cat > "$conf/syslinux.cfg" <<EOF
 SERIAL 0 115200
 DEFAULT trivium
 PROMPT 0
@@ -49,14 +26,18 @@ LABEL trivium
  INITRD /initrd
  APPEND $COMMAND_LINE
 EOF
+    printf 'timeout 0\neditor no\n' > "$conf/loader.conf"
+    printf 'title Trivium\nlinux /vmlinuz\ninitrd /initrd\noptions %s\n' "$COMMAND_LINE" > "$conf/trivium.conf"
     rm -f "$out"
     truncate -s "${BOOT_SIZE}M" "$out"
     mkfs.vfat -F 32 -h 2048 -n BOOT -i 54524956 "$out" > /dev/null
-    mmd -i "$out" ::/EFI ::/EFI/BOOT
-    mcopy -i "$out" "$uki" ::/EFI/BOOT/BOOTX64.EFI
+    mmd -i "$out" ::/EFI ::/EFI/BOOT ::/loader ::/loader/entries
+    mcopy -i "$out" /usr/lib/systemd/boot/efi/systemd-bootx64.efi ::/EFI/BOOT/BOOTX64.EFI
+    mcopy -i "$out" "$conf/loader.conf" ::/loader/
+    mcopy -i "$out" "$conf/trivium.conf" ::/loader/entries/
     mcopy -i "$out" "$kernel" ::/vmlinuz
     mcopy -i "$out" "$initrd" ::/initrd
-    mcopy -i "$out" "$conf" ::/syslinux.cfg
+    mcopy -i "$out" "$conf/syslinux.cfg" ::/syslinux.cfg
     syslinux --install "$out"
 }
 
