@@ -136,7 +136,7 @@ impl Authority {
         &self.certificate_pem
     }
 
-    /// Makes a key and a certificate for it.
+    /// Makes a key and a certificate for it. An RSA key may take a second: not for an async task.
     pub fn issue(&self, wish: &Issue, kind: KeyKind) -> Result<Issued, TlsError> {
         let key = kind.generate(RsaKeySize::_2048)?;
         let mut issued = self.sign(wish, &key)?;

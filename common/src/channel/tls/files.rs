@@ -112,9 +112,15 @@ impl AgentFiles {
         let chain = certificates("the certificate", certificate)?;
         let known = certificates("the authorities' certificates", authorities)?;
         client::config(&known, Some((chain, private_key("the key", &key)?)))?;
-        write(&self.folder.join(KEY), &key, MODE)?;
-        write(&self.folder.join(AUTHORITIES), authorities, MODE)?;
-        write(&self.folder.join(CERTIFICATE), certificate, MODE)?;
+        // All three are on the disk before the first takes its place.
+        let files = [(KEY, key.as_str()), (AUTHORITIES, authorities), (CERTIFICATE, certificate)];
+        let mut staged = Vec::with_capacity(files.len());
+        for (name, text) in files {
+            staged.push(stage(&self.folder.join(name), text, MODE)?);
+        }
+        for file in staged {
+            file.take_place()?;
+        }
         let _ = fs::remove_file(requested);
         Ok(())
     }
@@ -135,14 +141,32 @@ pub(super) fn read(path: &Path) -> Result<String, TlsError> {
 
 /// Writes a whole file or nothing: first beside it, then renamed onto it.
 pub(super) fn write(path: &Path, text: &str, mode: u32) -> Result<(), TlsError> {
-    let beside = path.with_extension("new");
+    stage(path, text, mode)?.take_place()
+}
+
+/// A file that lies beside the one it will replace.
+struct Staged {
+    beside: PathBuf,
+    path: PathBuf,
+}
+
+impl Staged {
+    fn take_place(self) -> Result<(), TlsError> {
+        fs::rename(&self.beside, &self.path).map_err(|source| TlsError::File { path: self.path, source })
+    }
+}
+
+fn stage(path: &Path, text: &str, mode: u32) -> Result<Staged, TlsError> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let beside = path.with_file_name(name);
     let write = || {
         let _ = fs::remove_file(&beside);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        fs::set_permissions(&beside, Permissions::from_mode(mode))?;
-        fs::rename(&beside, path)
+        fs::set_permissions(&beside, Permissions::from_mode(mode))
     };
-    write().map_err(|source| TlsError::File { path: path.to_owned(), source })
+    write().map_err(|source| TlsError::File { path: path.to_owned(), source })?;
+    Ok(Staged { beside, path: path.to_owned() })
 }
