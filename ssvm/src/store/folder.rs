@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{Read as _, Seek as _, SeekFrom, Write as _},
     os::fd::OwnedFd,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -81,8 +81,8 @@ impl Store for FolderStore {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW;
             let file =
                 beneath::open(&folder, &temporary, flags, FILE_MODE).map_err(|e| beneath::error(&path, e))?;
-            let open = Open { folder: Arc::new(folder), temporary, file: Some(File::from(file)), size: 0 };
-            Ok(Box::new(FolderSink { path, open: Some(open) }) as Box<dyn Sink>)
+            let open = Open { folder, temporary, file: Some(File::from(file)), size: 0 };
+            Ok(Box::new(FolderSink { path, open: Arc::new(Mutex::new(open)) }) as Box<dyn Sink>)
         }))
     }
 
@@ -230,7 +230,7 @@ impl Store for FolderStore {
 
 /// The temporary file behind a sink.
 struct Open {
-    folder: Arc<OwnedFd>,
+    folder: OwnedFd,
     temporary: String,
     file: Option<File>,
     size: u64,
@@ -238,24 +238,19 @@ struct Open {
 
 struct FolderSink {
     path: StorePath,
-    /// Away while a call is under way; for good once one has timed out.
-    open: Option<Open>,
+    /// Held by the call that is under way, also after whoever waited for it has gone: the next call
+    /// waits for its end.
+    open: Arc<Mutex<Open>>,
 }
 
 impl FolderSink {
-    /// Runs a call on the temporary file, which comes back unless the call hangs.
+    /// Runs a call on the temporary file, after the one before.
     async fn with(
         &mut self,
         call: impl FnOnce(&mut Open) -> StoreResult<()> + Send + 'static,
     ) -> StoreResult<()> {
-        let Some(mut open) = self.open.take() else { return Err(StoreError::Silent(LIMIT.as_secs())) };
-        let (open, result) = bounded(move || {
-            let result = call(&mut open);
-            Ok((open, result))
-        })
-        .await?;
-        self.open = Some(open);
-        result
+        let open = Arc::clone(&self.open);
+        bounded(move || call(&mut open.lock().unwrap_or_else(PoisonError::into_inner))).await
     }
 }
 
