@@ -1,6 +1,7 @@
 //! The commands that concern every agent, and the road to the role for all others
 //! (management channel 3.7 and 3.8).
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ pub(super) struct Core<R> {
     pub(super) files: AgentFiles,
     pub(super) status: watch::Sender<Status>,
     pub(super) events: mpsc::Sender<Event>,
+    /// The agent itself is putting certificates in place; nobody else has changed them.
+    pub(super) installing: AtomicBool,
     kept: Properties,
     state: Mutex<State>,
     workers: Semaphore,
@@ -64,7 +67,17 @@ impl<R: Resource> Core<R> {
         let state = State::load(&config, &kept);
         let (files, workers) = (AgentFiles::new(&config.folder), Semaphore::new(config.workers.max(1)));
         status.send_modify(|status| show(status, &state));
-        Self { config, resource, files, status, events, kept, state: Mutex::new(state), workers }
+        Self {
+            config,
+            resource,
+            files,
+            status,
+            events,
+            installing: AtomicBool::new(false),
+            kept,
+            state: Mutex::new(state),
+            workers,
+        }
     }
 
     /// Who the agent is and whom it turns to.
@@ -292,6 +305,7 @@ impl<R: Resource> Core<R> {
 
     async fn install_certificate(&self, command: SetupCertificateCommand) -> Message {
         let files = self.files.clone();
+        self.installing.store(true, Ordering::Release);
         let installed = tokio::task::spawn_blocking(move || {
             let (certificate, key) = (command.certificate.expose(), command.private_key.expose());
             files.install(certificate, command.ca_certificates.expose(), key)
@@ -305,6 +319,9 @@ impl<R: Resource> Core<R> {
             Ok(Err(error)) => AnswerBase::failed(error.to_string()),
             Err(reason) => AnswerBase::failed(reason),
         };
+        if !answer.result {
+            self.installing.store(false, Ordering::Release);
+        }
         Message::wrap(&SetupCertificateAnswer { answer })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -78,6 +78,7 @@ impl<R: Resource> Life<R> {
         let mut next = 0;
         let mut wanted = None;
         loop {
+            self.core.installing.store(false, Ordering::Release);
             self.fingerprint = self.core.files.fingerprint();
             let core = self.core.clone();
             let candidates = core.state().candidates();

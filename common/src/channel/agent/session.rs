@@ -14,7 +14,7 @@ use super::core::{Core, Event};
 use super::run::{Life, Watch, dial};
 use super::{Order, RequestError, Resource};
 use crate::channel::message::Message;
-use crate::channel::packet::{Flags, Ids, Packet};
+use crate::channel::packet::{Flags, Ids, Packet, PacketError};
 use crate::channel::stream::{PacketReader, PacketWriter, Stream, StreamError};
 use crate::channel::waiters::Waiters;
 use crate::command::agent::{PingAnswer, ShutdownCommand, StartupAnswer, failed};
@@ -31,6 +31,8 @@ const MAX_REPEATED: usize = 16;
 const MAX_BAD: u32 = 16;
 /// Seconds between pings where the server says none.
 const PING: u64 = 60;
+/// How long a last look at the socket takes before the server counts as dead.
+const SECOND_LOOK: Duration = Duration::from_millis(100);
 /// Longest good-bye.
 const GOOD_BYE: Duration = Duration::from_secs(1);
 /// Far away: a deadline that is not armed.
@@ -131,12 +133,7 @@ impl<'a, R: Resource> Session<'a, R> {
             let silent_at = self.silent_at().unwrap_or(far);
             let ended = tokio::select! {
                 () = self.life.stop.cancelled() => Some(End::Stopped),
-                packet = self.reader.next() => match packet {
-                    Ok(Some(Ok(packet))) => self.take(packet),
-                    Ok(Some(Err(error))) => self.note_bad(&error),
-                    Ok(None) => Some(self.lost("the server closed the connection")),
-                    Err(error) => Some(self.lost(error)),
-                },
+                read = self.reader.next() => self.arrived(read),
                 written = &mut self.writer => Some(match written {
                     Ok(Err(error)) => self.lost(error),
                     _ => self.lost("nothing can be sent any more"),
@@ -157,17 +154,15 @@ impl<'a, R: Resource> Session<'a, R> {
                     self.life.patience = timings.startup * 2;
                     Some(self.lost("no answer to the start-up"))
                 }
-                () = sleep_until(silent_at) => {
-                    let still = self.silent_at().is_some_and(|at| at <= Instant::now());
-                    still.then(|| self.lost("the server has been silent for too long"))
-                }
+                () = sleep_until(silent_at) => self.check_silence().await,
                 () = sleep_until(self.look_at.unwrap_or(far)) => {
                     self.look_for_preferred();
                     self.arm_look();
                     None
                 }
                 _ = look.tick() => {
-                    let changed = self.watch.has_changed(self.core.files.fingerprint());
+                    let own = self.core.installing.load(Ordering::Acquire);
+                    let changed = !own && self.watch.has_changed(self.core.files.fingerprint());
                     if changed { tracing::info!("certificates have changed, connecting anew"); }
                     changed.then_some(End::Again(None))
                 }
@@ -184,11 +179,31 @@ impl<'a, R: Resource> Session<'a, R> {
         Some(Instant::from_std(self.reader.heard()) + silence)
     }
 
+    /// The server seems silent. What already lies in the socket counts, though: the agent may have
+    /// been too busy to read it.
+    async fn check_silence(&mut self) -> Option<End> {
+        if let Ok(read) = timeout(SECOND_LOOK, self.reader.next()).await {
+            return self.arrived(read);
+        }
+        let still = self.silent_at().is_some_and(|at| at <= Instant::now());
+        still.then(|| self.lost("the server has been silent for too long"))
+    }
+
+    /// What came of reading.
+    fn arrived(&mut self, read: Result<Option<Result<Packet, PacketError>>, StreamError>) -> Option<End> {
+        match read {
+            Ok(Some(Ok(packet))) => self.take(packet),
+            Ok(Some(Err(error))) => self.note_bad(&error),
+            Ok(None) => Some(self.lost("the server closed the connection")),
+            Err(error) => Some(self.lost(error)),
+        }
+    }
+
     fn lost(&self, reason: impl ToString) -> End {
         End::Lost { reason: reason.to_string(), joined: self.joined }
     }
 
-    fn note_bad(&mut self, error: &crate::channel::packet::PacketError) -> Option<End> {
+    fn note_bad(&mut self, error: &PacketError) -> Option<End> {
         tracing::warn!(%error, "ignoring a packet of the server");
         self.bad += 1;
         (self.bad >= MAX_BAD)
@@ -365,6 +380,7 @@ impl<'a, R: Resource> Session<'a, R> {
             Event::Installed => {
                 self.life.fingerprint = self.core.files.fingerprint();
                 self.watch.learn(self.life.fingerprint);
+                self.core.installing.store(false, Ordering::Release);
             }
             Event::Servers(now) => {
                 if now {
