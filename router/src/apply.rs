@@ -55,6 +55,8 @@ pub struct Network {
     devices: Devices,
     /// What the kernel has; `None` where it is not known, so that the next change replaces all.
     plan: Option<Plan>,
+    /// Seals of the table that the kernel has.
+    seals: Vec<String>,
 }
 
 impl Network {
@@ -66,7 +68,7 @@ impl Network {
             tracing::error!("{fallback}");
         }
         let state = loaded.value.unwrap_or_else(|| setup.first_state());
-        Ok(Self { file, setup, netlink, state, devices: Devices::default(), plan: None })
+        Ok(Self { file, setup, netlink, state, devices: Devices::default(), plan: None, seals: Vec::new() })
     }
 
     /// What the boot arguments fix.
@@ -131,21 +133,30 @@ impl Network {
 
     /// Brings the kernel's table to the planned one by what differs; where that is not known, or does
     /// not fit what the kernel has, by replacing it whole.
-    async fn filter(&self, next: &Plan) -> Result<(), NftError> {
+    async fn filter(&mut self, next: &Plan) -> Result<(), NftError> {
         if let Some(now) = &self.plan {
-            match run::apply(&diff::changes(&now.table, &next.table)).await {
+            let mut seals = self.seals.clone();
+            match run::apply(&diff::changes(&now.table, &next.table, &mut seals)).await {
+                Ok(()) => {
+                    self.seals = seals;
+                    return Ok(());
+                }
                 Err(NftError::Refused(reason)) => {
                     tracing::warn!(reason, "a change of the packet filter was refused; it is replaced whole");
                 }
-                other => return other,
+                Err(error) => return Err(error),
             }
         }
         let present = run::present().await?;
-        if self.plan.is_none() && present.seal.as_deref() == Some(next.table.digest().as_str()) {
+        let seal = next.table.seal();
+        if self.plan.is_none() && present.seals.last() == Some(&seal) {
             tracing::info!("the packet filter is in force already");
+            self.seals = present.seals;
             return Ok(());
         }
-        run::apply(&diff::replacement(&next.table, &present.counters)).await
+        run::apply(&diff::replacement(&next.table, &present.counters)).await?;
+        self.seals = vec![seal];
+        Ok(())
     }
 
     /// Back to the plan before, after a failure.

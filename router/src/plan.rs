@@ -13,7 +13,7 @@ use crate::{
 /// Everything that the kernel should have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// The packet filter, sealed.
+    /// The packet filter.
     pub table: Table,
     /// Addresses, routes and rules.
     pub links: Links,
@@ -26,5 +26,5 @@ pub fn plan(setup: &Setup, state: &State, devices: &Devices) -> Plan {
     for feature in [firewall::plan, nat::plan, usage::plan] {
         feature(&view, &mut table);
     }
-    Plan { table: table.seal(), links: link::plan::plan(&view, devices) }
+    Plan { table, links: link::plan::plan(&view, devices) }
 }

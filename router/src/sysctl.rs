@@ -5,7 +5,7 @@ use std::{fs, io};
 use crate::state::Setup;
 
 /// Settings that do not depend on the boot arguments.
-const FIXED: [(&str, &str); 22] = [
+const FIXED: [(&str, &str); 24] = [
     ("ipv4/ip_forward", "1"),
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/all/accept_source_route", "0"),
@@ -30,6 +30,9 @@ const FIXED: [(&str, &str); 22] = [
     ("ipv4/tcp_tw_reuse", "1"),
     ("core/somaxconn", "65535"),
     ("netfilter/nf_conntrack_max", "1000000"),
+    // Nothing is served over IPv6 yet.
+    ("ipv6/conf/all/disable_ipv6", "1"),
+    ("ipv6/conf/default/disable_ipv6", "1"),
 ];
 
 /// The settings of a router.

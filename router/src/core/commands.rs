@@ -214,7 +214,8 @@ impl Commands {
         let mut wanted = Vec::new();
         for document in documents {
             if let Document::Addresses(changes) = document {
-                wanted.extend(changes.iter().filter(|c| c.add).map(|c| (c.mac, c.index)));
+                let named = changes.iter().filter(|c| c.add && (c.mac.is_some() || c.index.is_some()));
+                wanted.extend(named.map(|c| (c.mac, c.index)));
             }
         }
         let mut news = self.netlink.news();

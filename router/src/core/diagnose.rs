@@ -5,6 +5,8 @@ use std::{io, process::Stdio, time::Duration};
 
 use tokio::{process::Command, time::timeout};
 
+use crate::nft::run::PROGRAMS;
+
 /// The caller waits 60 s.
 const LIMIT: Duration = Duration::from_secs(55);
 
@@ -46,7 +48,9 @@ fn command<'a>(words: &[&'a str]) -> Result<(&'static str, Vec<&'a str>), String
 }
 
 async fn execute(program: &str, arguments: &[&str]) -> (String, String, i32) {
-    let run = Command::new(program).args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
+    let mut command = Command::new(program);
+    command.args(arguments).env("PATH", PROGRAMS).stdin(Stdio::null()).kill_on_drop(true);
+    let run = command.output();
     match timeout(LIMIT, run).await {
         Err(_) => (String::new(), format!("{program} took longer than {} s", LIMIT.as_secs()), 124),
         Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {

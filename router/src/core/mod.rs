@@ -87,15 +87,22 @@ async fn serve(paths: &Paths) -> Result<(), Error> {
     let (handover, mut events) =
         handover::Core::listen(paths, user).map_err(io_error("cannot listen for serve"))?;
     let engine = Arc::new(Mutex::new(Engine::new(paths, network, handover)?));
+    let commands = Commands::new(paths.clone(), Arc::clone(&engine), netlink.clone());
+    let own = paths.clone();
+    let mut listening =
+        tokio::spawn(async move { shim::listen(&own, move |request| commands.clone().run(request)).await });
+    // Listening begins before the host is told that the boot is done.
+    tokio::task::yield_now().await;
     boot::ready(paths, "router").map_err(io_error("cannot tell that the boot is done"))?;
 
-    let commands = Commands::new(paths.clone(), Arc::clone(&engine), netlink.clone());
-    let mut listening = std::pin::pin!(shim::listen(paths, move |request| commands.clone().run(request)));
     let mut following = std::pin::pin!(follow(netlink, Arc::clone(&engine)));
     let mut end = signal(SignalKind::terminate()).map_err(io_error("cannot await signals"))?;
     loop {
         tokio::select! {
-            outcome = &mut listening => return outcome.map_err(io_error("cannot listen for commands")),
+            outcome = &mut listening => {
+                let outcome = outcome.unwrap_or_else(|broken| Err(io::Error::other(broken)));
+                return outcome.map_err(io_error("cannot listen for commands"));
+            }
             () = &mut following => return Ok(()),
             _ = end.recv() => return Ok(()),
             Some(event) = events.recv() => hear(event, &engine).await,

@@ -29,7 +29,7 @@ pub async fn announce(nic: String, mac: Mac, addresses: Vec<Ipv4Addr>) {
 /// An Ethernet frame with an ARP reply, sender and target both the address itself.
 pub fn frame(mac: Mac, address: Ipv4Addr) -> [u8; 42] {
     let mut frame = [0; 42];
-    let parts: [&[u8]; 9] = [
+    let parts: [&[u8]; 8] = [
         &[0xff; 6],
         &mac.0,
         // ARP; Ethernet, IPv4, lengths of their addresses; reply.
@@ -37,9 +37,9 @@ pub fn frame(mac: Mac, address: Ipv4Addr) -> [u8; 42] {
         &[0, 1, 8, 0, 6, 4, 0, 2],
         &mac.0,
         &address.octets(),
-        &[0xff; 6],
+        // The kernel of a neighbour takes a reply for an announcement only where both addresses are its sender's.
+        &mac.0,
         &address.octets(),
-        &[],
     ];
     let mut rest = frame.as_mut_slice();
     for part in parts {
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn the_frame_is_an_arp_reply_to_everyone() {
         let frame = frame(Mac([2, 1, 0, 0xcc, 0, 9]), Ipv4Addr::new(203, 0, 113, 11));
-        let expected = "ffffffffffff020100cc000908060001080006040002020100cc0009cb00710bffffffffffffcb00710b";
+        let expected = "ffffffffffff020100cc000908060001080006040002020100cc0009cb00710b020100cc0009cb00710b";
         let text: String = frame.iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(text, expected);
     }

@@ -1,8 +1,8 @@
 //! Tables as objects of the `nftables` crate: the JSON that the `nft` program takes.
 //!
 //! A translation of address and port together looks up two maps of one key: nft 1.0.6 cannot load a map
-//! whose values are `address . port` through JSON. Maps and counters are declared by JSON of our own: the
-//! crate (0.6.3) knows no verdict maps and counts in 32 bits.
+//! whose values are `address . port` through JSON. Maps, their elements and counters are JSON of our own: the
+//! crate (0.6.3) knows no verdict maps, writes an accepting element as a bare word, and counts in 32 bits.
 
 use std::{borrow::Cow, net::Ipv4Addr};
 
@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 use nftables::{
     expr::{
         CT, Expression, Map as MapOf, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix, Range,
-        SetItem, Verdict,
+        SetItem,
     },
     schema::{self, FlushObject, NfCmd, NfListObject, NfObject},
     stmt::{self, JumpTarget, Mangle, NAT, NATFamily, Operator, Statement, VerdictMap},
@@ -44,6 +44,20 @@ pub(super) struct Renderer(Vec<Command>);
 impl Renderer {
     pub(super) fn finish(self) -> Vec<Command> {
         self.0
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether anything goes away by it.
+    pub(super) fn deletes(&self) -> bool {
+        self.0.iter().any(|command| match command {
+            Command::Typed(object) => {
+                matches!(**object, NfObject::CmdObject(NfCmd::Delete(_) | NfCmd::Flush(_)))
+            }
+            Command::Plain(object) => object.get("delete").is_some(),
+        })
     }
 
     fn push(&mut self, command: NfCmd<'static>) {
@@ -137,9 +151,7 @@ impl Renderer {
         map: &Map,
         elements: impl Iterator<Item = (&'a Key, &'a Value)>,
     ) {
-        if let Some(object) = elements_of(name, map, elements) {
-            self.push(NfCmd::Add(object));
-        }
+        self.element_command("add", name, map, elements);
     }
 
     pub(super) fn delete_elements<'a>(
@@ -148,31 +160,26 @@ impl Renderer {
         map: &Map,
         elements: impl Iterator<Item = (&'a Key, &'a Value)>,
     ) {
-        if let Some(object) = elements_of(name, map, elements) {
-            self.push(NfCmd::Delete(object));
+        self.element_command("delete", name, map, elements);
+    }
+
+    fn element_command<'a>(
+        &mut self,
+        verb: &str,
+        name: &str,
+        map: &Map,
+        elements: impl Iterator<Item = (&'a Key, &'a Value)>,
+    ) {
+        let element = |(key, value)| match map.value {
+            ValueKind::Nothing => key_json(key),
+            _ => json!([key_json(key), value_json(value)]),
+        };
+        let elem: Vec<Json> = elements.map(element).collect();
+        if !elem.is_empty() {
+            let object = json!({"family": "inet", "table": TABLE, "name": name, "elem": elem});
+            self.0.push(Command::Plain(json!({verb: {"element": object}})));
         }
     }
-}
-
-fn elements_of<'a>(
-    name: &str,
-    map: &Map,
-    elements: impl Iterator<Item = (&'a Key, &'a Value)>,
-) -> Option<NfListObject<'static>> {
-    let elem: Vec<Expr> = elements
-        .map(|(key, value)| match (map.value, value) {
-            (ValueKind::Nothing, _) => key_expression(key),
-            (_, value) => Expr::List(vec![key_expression(key), value_expression(value)]),
-        })
-        .collect();
-    (!elem.is_empty()).then(|| {
-        NfListObject::Element(schema::Element {
-            family: NfFamily::INet,
-            table: TABLE.into(),
-            name: name.to_owned().into(),
-            elem: elem.into(),
-        })
-    })
 }
 
 fn table() -> schema::Table<'static> {
@@ -211,31 +218,31 @@ fn text(value: impl ToString) -> Expr {
     Expr::String(Cow::Owned(value.to_string()))
 }
 
-fn part_expression(part: &Part) -> Expr {
+fn part_json(part: &Part) -> Json {
     match part {
-        Part::Address(address) => text(address),
-        Part::Transport(transport) => text(transport.word()),
-        Part::Port(port) => Expr::Number(u32::from(*port)),
-        Part::Nic(name) => text(name),
+        Part::Address(address) => json!(address.to_string()),
+        Part::Transport(transport) => json!(transport.word()),
+        Part::Port(port) => json!(port),
+        Part::Nic(name) => json!(name),
     }
 }
 
-fn key_expression(key: &Key) -> Expr {
+fn key_json(key: &Key) -> Json {
     match key.as_slice() {
-        [one] => part_expression(one),
-        many => Expr::Named(NamedExpression::Concat(many.iter().map(part_expression).collect())),
+        [one] => part_json(one),
+        many => json!({"concat": many.iter().map(part_json).collect::<Vec<_>>()}),
     }
 }
 
-fn value_expression(value: &Value) -> Expr {
+fn value_json(value: &Value) -> Json {
     match value {
-        Value::Nothing => Expr::Boolean(true),
-        Value::Address(address) => text(address),
-        Value::Port(port) => Expr::Number(u32::from(*port)),
-        Value::Mark(mark) => Expr::Number(*mark),
-        Value::Accept => Expr::Verdict(Verdict::Accept),
-        Value::Drop => Expr::Verdict(Verdict::Drop),
-        Value::Jump(chain) => Expr::Verdict(Verdict::Jump(JumpTarget { target: chain.clone().into() })),
+        Value::Nothing => Json::Null,
+        Value::Address(address) => json!(address.to_string()),
+        Value::Port(port) => json!(port),
+        Value::Mark(mark) => json!(mark),
+        Value::Accept => json!({"accept": null}),
+        Value::Drop => json!({"drop": null}),
+        Value::Jump(chain) => json!({"jump": {"target": chain}}),
     }
 }
 

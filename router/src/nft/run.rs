@@ -14,6 +14,9 @@ use super::{
     table::SEAL,
 };
 
+/// Where programs of the system are, whatever the supervisor says.
+pub(crate) const PROGRAMS: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// Longest time for one run.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -40,8 +43,8 @@ pub enum NftError {
 /// What the kernel has of our table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Present {
-    /// The name of the chain that seals the table; `None` where none does.
-    pub seal: Option<String>,
+    /// Names of the chains that seal the table, the one that counts last.
+    pub seals: Vec<String>,
     /// Counters: packets and bytes.
     pub counters: BTreeMap<String, (u64, u64)>,
 }
@@ -57,11 +60,14 @@ pub async fn apply(changes: &[Change]) -> Result<(), NftError> {
 
 /// Asks for the seal and the counters of our table.
 pub async fn present() -> Result<Present, NftError> {
-    let mut present = Present { seal: None, counters: counters().await? };
+    let mut present = Present { seals: Vec::new(), counters: counters().await? };
     let answer = nft(&["-j", "list", "chains", "inet"], Vec::new()).await?;
     let chains = parse(&answer)?.into_iter().filter_map(|object| object.chain);
-    present.seal =
-        chains.filter(|chain| chain.table == TABLE).map(|chain| chain.name).find(|n| n.starts_with(SEAL));
+    let seals = chains.filter(|chain| chain.table == TABLE && chain.name.starts_with(SEAL));
+    let mut seals: Vec<ListedChain> = seals.collect();
+    // Handles grow: the youngest seal is the last one.
+    seals.sort_by_key(|chain| chain.handle);
+    present.seals = seals.into_iter().map(|chain| chain.name).collect();
     Ok(present)
 }
 
@@ -107,6 +113,7 @@ struct Listed {
 struct ListedChain {
     table: String,
     name: String,
+    handle: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -127,6 +134,7 @@ async fn nft(words: &[&str], input: Vec<u8>) -> Result<Vec<u8>, NftError> {
 async fn run(words: &[&str], input: Vec<u8>) -> Result<Vec<u8>, NftError> {
     let mut child = Command::new("nft")
         .args(words)
+        .env("PATH", PROGRAMS)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

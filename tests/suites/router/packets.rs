@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tests::lab::{join, wait_until};
+use tests::lab::wait_until;
 
 use crate::{
     documents::{address, egress, forward, ingress, static_nat},
@@ -144,10 +144,11 @@ fn a_second_public_network_answers_by_its_own_nic() {
     std::thread::scope(|scope| {
         let sent = scope.spawn(|| lab.send("ip_associations", &address("198.18.7.5", 3, true)));
         std::thread::sleep(Duration::from_millis(500));
-        join(&lab.router, "eth9", &lab.outside, "eth1");
-        lab.router.ip(&["link", "set", "eth9", "down"]);
-        lab.router.ip(&["link", "set", "eth9", "address", "02:00:00:00:00:03"]);
-        lab.router.ip(&["link", "set", "eth9", "name", "eth3"]);
+        let (router, outside) = (lab.router.name(), lab.outside.name());
+        let ends = ["link", "add", "eth3", "netns", router, "address", "02:00:00:00:00:03", "type", "veth"];
+        let peer = ["peer", "name", "eth1", "netns", outside];
+        let made = std::process::Command::new("ip").args(ends).args(peer).status().expect("ip");
+        assert!(made.success());
         assert_eq!(sent.join().expect("the document").code, 0);
     });
     lab.outside.address("eth1", "198.18.7.1/24");

@@ -7,9 +7,12 @@ use crate::{
     lab::Lab,
 };
 
-/// What one change may take where the machine has nothing else to do; tests share theirs with others, so that the
-/// best of several counts.
-const LIMIT: Duration = Duration::from_millis(50);
+/// Processor time that one change may take, the `nft` program included. Tests share their machine with others:
+/// the time on the clock is printed, and only the processor's is judged.
+const LIMIT: Duration = Duration::from_millis(20);
+
+/// Changes of one kind that are measured together.
+const CHANGES: u16 = 20;
 
 #[test]
 fn one_change_among_a_thousand_is_quick() {
@@ -32,41 +35,26 @@ fn one_change_among_a_thousand_is_quick() {
             )
         })
     };
-    let add: Vec<Duration> = (0..15).map(|n| one(n, false)).collect();
-    let same = time(|| {
-        lab.apply(
-            "forwarding_rules",
-            &forward("tcp", "203.0.113.10", "5001:5001", "10.1.1.20", "22:22", false),
-        )
-    });
-    let remove: Vec<Duration> = (0..15).map(|n| one(n, true)).collect();
-    let rule: Vec<Duration> = (0..15)
-        .map(|n| {
-            let port = 5000 + n;
-            time(|| {
-                let text = ingress(
-                    u32::from(n) + 1,
-                    "203.0.113.10",
-                    "tcp",
-                    Some((port, port)),
-                    "192.0.2.0/24",
-                    false,
-                );
-                lab.apply("firewall_rules", &text);
-            })
-        })
-        .collect();
-    println!("1000 port forwards at once: {all:?}; the same again: {same:?}");
-    for (name, mut times) in
-        [("forward added", add), ("forward revoked", remove), ("ingress rule added", rule)]
-    {
+    println!("1000 port forwards at once: {all:?}");
+    let rule = |n: u16| {
+        let ports = Some((5000 + n, 5000 + n));
+        let text = ingress(u32::from(n) + 1, "203.0.113.10", "tcp", ports, "192.0.2.0/24", false);
+        time(|| lab.apply("firewall_rules", &text))
+    };
+    let kinds: [(&str, &dyn Fn(u16) -> Duration); 4] = [
+        ("forward added", &|n| one(n, false)),
+        ("the same again", &|n| one(n, false)),
+        ("forward revoked", &|n| one(n, true)),
+        ("ingress rule added", &rule),
+    ];
+    for (name, change) in kinds {
+        let before = processor(&lab);
+        let mut times: Vec<Duration> = (0..CHANGES).map(change).collect();
+        let each = (processor(&lab) - before) / u32::from(CHANGES);
         times.sort();
-        let (best, middle) = (times[0], times[times.len() / 2]);
-        println!(
-            "{name}, 1000 port forwards present: best {best:?}, median {middle:?}, worst {:?}",
-            times[times.len() - 1]
-        );
-        assert!(best < LIMIT, "{name}: {best:?}");
+        let (best, median) = (times[0], times[times.len() / 2]);
+        println!("{name}, 1000 port forwards present: best {best:?}, median {median:?}, processor {each:?}");
+        assert!(each < LIMIT, "{name}: {each:?}");
     }
     assert!(lab.run(&["status"]).stdout.contains("port forwards: 1000"));
 }
@@ -75,4 +63,13 @@ fn time(errand: impl FnOnce()) -> Duration {
     let start = Instant::now();
     errand();
     start.elapsed()
+}
+
+/// Processor time of the core and of the programs it has run.
+fn processor(lab: &Lab) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", lab.core.id())).expect("figures of the core");
+    let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+    // utime, stime, cutime, cstime, in hundredths of a second.
+    let ticks: u64 = fields[11..15].iter().map(|n| n.parse::<u64>().expect("a figure")).sum();
+    Duration::from_millis(ticks * 10)
 }
