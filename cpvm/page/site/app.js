@@ -90,7 +90,7 @@ function connect(given) {
     gone = true;
     const code = CLOSED[closed?.code];
     if (connected) {
-      end("disconnected", "Disconnected", code ?? closed?.reason ?? "The connection was lost. Open the console again.");
+      end("disconnected", "Disconnected", code || closed?.reason || "The connection was lost. Open the console again.");
     } else if (refused) {
       end("refused", "New connection has been rejected", refused);
     } else {

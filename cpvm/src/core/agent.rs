@@ -181,7 +181,7 @@ impl Console {
 
     fn nic(&self, index: u32) -> Nic {
         let Some(nic) = self.0.identity.nic(index) else { return Nic::default() };
-        let mac = fs::read_to_string(self.0.paths.at(&format!("/sys/class/net/{}/address", nic.device())));
+        let mac = fs::read_to_string(format!("/sys/class/net/{}/address", nic.device()));
         Nic {
             address: nic.address.map(|address| address.to_string()),
             netmask: nic.ipv4().map(|network| network.netmask().to_string()),

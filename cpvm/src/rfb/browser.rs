@@ -5,7 +5,7 @@
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::{SinkExt as _, StreamExt as _};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -136,12 +136,17 @@ pub async fn close<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStre
     if socket.close(Some(frame)).await.is_ok() {
         while let Some(Ok(_)) = socket.next().await {}
     }
+    // A connection that closes with bytes unread takes the close frame back.
+    if matches!(end, End::BrowserTooBig | End::BrowserProtocol) {
+        let mut unread = [0; 4096];
+        while let Ok(1..) = socket.get_mut().read(&mut unread).await {}
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
 
     use super::*;
 

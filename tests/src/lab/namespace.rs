@@ -1,6 +1,9 @@
 //! Network namespaces, joined by veth pairs and bridges.
 
-use std::process::{Command, Output, Stdio};
+use std::{
+    os::fd::AsFd as _,
+    process::{Command, Output, Stdio},
+};
 
 use super::{Process, run_id};
 
@@ -46,6 +49,17 @@ impl Namespace {
     /// The name `ip netns` knows it by.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Moves the calling thread inside, and with it every thread that it starts later; sockets that it has
+    /// stay where they were made.
+    pub fn enter(&self) {
+        let file = std::fs::File::open(format!("/run/netns/{}", self.name)).expect("namespace");
+        rustix::thread::move_into_link_name_space(
+            file.as_fd(),
+            Some(rustix::thread::LinkNameSpaceType::Network),
+        )
+        .expect("move into a namespace");
     }
 
     /// Runs `ip` inside, for instance `["addr", "add", "10.1.1.2/24", "dev", "eth0"]`.
