@@ -55,6 +55,9 @@ function end(state, title, reason) {
 function connect(given) {
   const socket = new WebSocket(streamUrl(given), ["binary"]);
   socket.binaryType = "arraybuffer";
+  // Before the client's own listener, which ends the session: the code says why.
+  let closed = null;
+  socket.addEventListener("close", (event) => { closed = event; });
   const rfb = new RFB(byId("screen"), socket, { shared: true });
   rfb.scaleViewport = true;
   rfb.showDotCursor = given.show_dot === "true";
@@ -63,7 +66,6 @@ function connect(given) {
   let name = "";
   let connected = false;
   let refused = "";
-  let closed = null;
   let gone = false;
 
   const announce = () => {
@@ -72,7 +74,6 @@ function connect(given) {
     const how = secure ? "encrypted" : behind ? "encrypted behind the proxy only" : "unencrypted";
     say("connected", `Connected (${how}) to ${name}`, secure || behind ? "good" : "");
   };
-  socket.addEventListener("close", (event) => { closed = event; });
   rfb.addEventListener("connect", () => {
     connected = true;
     for (const button of document.querySelectorAll("[role=toolbar] button")) button.disabled = false;
