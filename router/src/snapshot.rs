@@ -40,9 +40,11 @@ pub fn metadata_kind(address: Ipv4Addr) -> String {
 /// What a listening socket is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Service {
-    /// UDP 67 on every address, bound to the device, allowed to broadcast.
+    /// UDP 67 on every address, bound to the device, allowed to broadcast. One for each NIC, however
+    /// many addresses it has.
     Dhcp,
     /// IPv4 packets to UDP 67 as they come in on the device, and out of it to machines without an address.
+    /// One for each NIC, too.
     DhcpFrames,
     /// UDP 53 on the address.
     DnsUdp,

@@ -2,7 +2,8 @@
 //!
 //! Whoever wants to slip in a false answer has to guess, all at once, the port that the question left
 //! from, its identification, and the spelling of the name, each letter of which is upper or lower case
-//! by chance. Where answers come that do not fit, the question is repeated over TCP.
+//! by chance. Where an answer comes that does not quite fit, the question is repeated over TCP; there
+//! nobody slips anything in, and upstreams that do not keep the spelling are understood too.
 
 use std::{
     io,
@@ -100,7 +101,8 @@ async fn over_udp(upstream: SocketAddr, asked: &Message, bytes: &[u8]) -> io::Re
     for _ in 0..MISFITS {
         let length = socket.recv(&mut buffer).await?;
         let Some(message) = fitting(asked, &buffer[..length]) else { continue };
-        if message.metadata.truncation || length > usize::from(DATAGRAM) {
+        let cut = message.metadata.truncation || length > usize::from(DATAGRAM);
+        if cut || !same_spelling(asked, &message) {
             return Ok(Datagram::AskOverTcp);
         }
         return Ok(Datagram::Answer((buffer[..length].to_vec(), message)));
@@ -120,17 +122,18 @@ async fn over_tcp(upstream: SocketAddr, asked: &Message, bytes: &[u8]) -> Result
     Ok((buffer, message))
 }
 
-/// Reads an answer if it is one to exactly this question, spelling included.
+/// Reads an answer if it is one to this question.
 fn fitting(asked: &Message, bytes: &[u8]) -> Option<Message> {
     let message = Message::from_vec(bytes).ok()?;
     let same = message.metadata.id == asked.metadata.id
         && message.metadata.message_type == MessageType::Response
         && message.metadata.op_code == OpCode::Query;
-    let (ours, [theirs]) = (asked.queries.first()?, &message.queries[..]) else { return None };
-    let same_query = ours.name().eq_case(theirs.name())
-        && ours.query_type() == theirs.query_type()
-        && ours.query_class() == theirs.query_class();
-    (same && same_query).then_some(message)
+    // Queries are compared in any spelling.
+    (same && message.queries == asked.queries).then_some(message)
+}
+
+fn same_spelling(asked: &Message, message: &Message) -> bool {
+    asked.queries.iter().zip(&message.queries).all(|(a, b)| a.name().eq_case(b.name()))
 }
 
 #[cfg(test)]
@@ -208,14 +211,33 @@ mod tests {
             let mut other_id = good.clone();
             other_id.metadata.id ^= 1;
             let mut other_name = good.clone();
-            let plain = Name::from_ascii(good.queries[0].name().to_lowercase().to_ascii()).unwrap();
-            other_name.queries[0].set_name(plain);
+            other_name.queries[0].set_name(Name::from_ascii("other.example.").unwrap());
             let mut a_query = good.clone();
             a_query.metadata.message_type = MessageType::Query;
             for misfit in [other_id, other_name, a_query] {
                 udp.send_to(&misfit.to_vec().unwrap(), from).await.unwrap();
             }
             answer_over_tcp(&tcp, |_| ()).await;
+        };
+        let asked = question();
+        let (said, ()) = tokio::join!(ask(address, &asked), server);
+        assert_eq!(last_octet(&said.unwrap()), 7);
+    }
+
+    #[tokio::test]
+    async fn an_upstream_that_changes_the_spelling_is_asked_over_tcp() {
+        let (address, udp, tcp) = upstream().await;
+        let plain = |m: &mut Message| {
+            let name = m.queries[0].name().to_lowercase();
+            m.queries[0].set_name(name);
+        };
+        let server = async {
+            let mut buffer = [0; 1500];
+            let (length, from) = udp.recv_from(&mut buffer).await.unwrap();
+            let mut changed = answer(&buffer[..length], 66);
+            plain(&mut changed);
+            udp.send_to(&changed.to_vec().unwrap(), from).await.unwrap();
+            answer_over_tcp(&tcp, plain).await;
         };
         let asked = question();
         let (said, ()) = tokio::join!(ask(address, &asked), server);

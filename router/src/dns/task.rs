@@ -175,7 +175,11 @@ impl Server {
                     return question.render(answer, limit).map_or(Next::Nothing, Next::Say);
                 }
                 None if question.recurse => return Next::Ask(question),
-                None => Answer::empty(ResponseCode::Refused, false),
+                None => {
+                    count(&self.counters.dns_refused);
+                    let refused = Answer::empty(ResponseCode::Refused, false);
+                    return question.render(refused, limit(&question)).map_or(Next::Nothing, Next::Say);
+                }
             },
         };
         count(&self.counters.dns_local);

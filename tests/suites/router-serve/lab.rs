@@ -2,8 +2,9 @@
 
 use std::{
     collections::BTreeMap,
+    fs::Permissions,
     net::Ipv4Addr,
-    os::fd::AsFd as _,
+    os::{fd::AsFd as _, unix::fs::PermissionsExt as _},
     sync::{Arc, Mutex, mpsc},
     time::Duration,
 };
@@ -12,6 +13,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use common::{
     handover::{Core, Offer},
     paths::Paths,
+    sandbox::User,
 };
 use router::{
     serve::sockets,
@@ -66,7 +68,8 @@ impl TestCore {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
             runtime.block_on(async {
-                let (core, mut events) = Core::listen(&paths, None).expect("listen");
+                let (core, mut events) =
+                    Core::listen(&paths, User::named(&paths, User::SERVE).unwrap()).expect("listen");
                 ready.send(core.clone()).expect("test");
                 let follow = async {
                     while let Some(event) = events.recv().await {
@@ -195,8 +198,9 @@ impl Lab {
         for folder in [paths.at("/etc"), paths.run()] {
             std::fs::create_dir_all(folder).unwrap();
         }
-        // The sandbox takes an account; with the test's own the test may look at the process.
-        std::fs::write(paths.at("/etc/passwd"), "serve:x:0:0::/:/none\n").unwrap();
+        std::fs::write(paths.at("/etc/passwd"), "serve:x:65534:65534::/:/none\n").unwrap();
+        // The account has to reach the socket.
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         let core = TestCore::start(&paths, &router, Arc::default());
         let serve = spawn_serve(&router, &paths);
         let dhcp = Dhcp {

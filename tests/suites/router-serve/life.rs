@@ -15,7 +15,9 @@ fn it_is_shut_in() {
         .filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/status")).ok())
         .find(|status| status.starts_with("Name:\trouter"))
         .expect("the process");
-    for line in ["Seccomp:\t2", "NoNewPrivs:\t1"] {
+    for line in
+        ["Seccomp:\t2", "NoNewPrivs:\t1", "Uid:\t65534\t65534\t65534\t65534", "CapEff:\t0000000000000000"]
+    {
         assert!(status.contains(line), "{line} is missing in\n{status}");
     }
 }

@@ -6,4 +6,6 @@ mod dns;
 mod lab;
 mod life;
 mod metadata;
+mod pair;
 mod password;
+mod speed;

@@ -1,0 +1,140 @@
+//! Core and serve together: documents in, answers to a guest out.
+
+use std::{fs, fs::Permissions, os::unix::fs::PermissionsExt as _, path::Path};
+
+use common::{
+    paths::Paths,
+    shim::wire::{self, Request},
+};
+use tests::lab::{Namespace, Process, binary, join, wait_until};
+
+use crate::lab::SOON;
+
+const LINE: &str = "template=domP name=r-7-VM eth2ip=203.0.113.10 eth2mask=255.255.255.0 gateway=203.0.113.1 \
+    eth0ip=10.1.1.1 eth0mask=255.255.255.0 privateMtu=1450 domain=cs1.example cidrsize=24 dhcprange=10.1.1.1 \
+    eth1ip=169.254.10.20 eth1mask=255.255.0.0 type=router disable_rp_filter=true dns1=203.0.113.1\n";
+
+/// Writes what udhcpc was told, and takes the address.
+const SCRIPT: &str = r#"#!/bin/sh
+[ "$1" = bound ] || exit 0
+ip addr flush dev eth0; ip addr add "$ip/$mask" dev eth0; ip route add default via "$router"
+echo "$ip $router $dns $domain $hostname $mtu $serverid" >"$OUT"
+"#;
+
+struct Pair {
+    core: Process,
+    _serve: Process,
+    guest: Namespace,
+    router: Namespace,
+    _others: [Namespace; 2],
+    paths: Paths,
+    _root: tempfile::TempDir,
+}
+
+impl Pair {
+    fn start() -> Self {
+        let [router, guest, host, outside] = ["router", "guest", "host", "out"].map(Namespace::new);
+        for (nic, peer) in [("eth0", &guest), ("eth1", &host), ("eth2", &outside)] {
+            join(&router, nic, peer, "eth0");
+        }
+        guest.ip(&["link", "set", "eth0", "address", "02:00:00:00:00:0a"]);
+        let root = tempfile::tempdir().unwrap();
+        fs::set_permissions(root.path(), Permissions::from_mode(0o755)).unwrap();
+        let paths = Paths::below(root.path());
+        fs::create_dir_all(paths.cache()).unwrap();
+        fs::create_dir_all(paths.at("/etc")).unwrap();
+        fs::write(paths.cmdline(), LINE).unwrap();
+        fs::write(paths.at("/etc/passwd"), "serve:x:65534:65534::/:/none\n").unwrap();
+        let (core, serve) = (run(&router, root.path(), "core"), run(&router, root.path(), "serve"));
+        let pair = Self { core, _serve: serve, guest, router, _others: [host, outside], paths, _root: root };
+        pair.wait_ready();
+        pair
+    }
+
+    fn wait_ready(&self) {
+        wait_until("the core", SOON, || {
+            self.paths.boot_done().exists() && self.command(&["status"]).is_some()
+        });
+    }
+
+    fn command(&self, words: &[&str]) -> Option<u8> {
+        let request = Request::new(words.iter().copied());
+        wire::call(&self.paths, &request, SOON).ok().map(|reply| reply.code)
+    }
+
+    /// A document as the host sends it. The answer comes when it is in force.
+    fn apply(&self, name: &str, text: &str) {
+        fs::write(self.paths.cache().join(name), text).unwrap();
+        assert_eq!(self.command(&["update_config.py", name]), Some(0), "{name}: {text}");
+    }
+
+    fn entry(&self, address: &str, more: &str) {
+        let document = format!(
+            r#"{{"host_name":"web","mac_address":"02:00:00:00:00:0a","ipv4_address":"{address}","ipv6_duid":"00:03:00:01:02:00:00:00:00:0a","default_gateway":"10.1.1.1","default_entry":true{more},"type":"dhcpentry"}}"#
+        );
+        self.apply("vm_dhcp_entry.json.1", &document);
+    }
+
+    /// What a client was told: address, router, resolvers, domain, name, MTU, server.
+    fn lease(&self) -> Option<String> {
+        let at = |name: &str| self.paths.at(name).to_str().unwrap().to_owned();
+        let (script, out) = (at("/udhcpc.sh"), at("/told"));
+        fs::write(&script, SCRIPT).unwrap();
+        fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
+        let _ = fs::remove_file(&out);
+        self.guest.sh(&format!("OUT={out} udhcpc -f -n -q -t 3 -T 1 -i eth0 -s {script} -O mtu"));
+        fs::read_to_string(&out).ok().map(|told| told.trim().to_owned())
+    }
+
+    fn curl(&self, more: &str) -> String {
+        self.guest.ok(&format!("curl -s -m 20 {more}"))
+    }
+}
+
+fn run(router: &Namespace, root: &Path, half: &str) -> Process {
+    let mut command = router.command(binary("router"));
+    command.arg(half).env("TRIVIUM_ROOT", root);
+    Process::start(command)
+}
+
+#[test]
+fn documents_become_answers_to_the_guest() {
+    let mut pair = Pair::start();
+    assert_eq!(pair.lease(), None, "nobody is known yet");
+    pair.entry("10.1.1.20", "");
+    let told = "10.1.1.20 10.1.1.1 10.1.1.1 203.0.113.1 cs1.example web 1450 10.1.1.1";
+    assert_eq!(pair.lease().as_deref(), Some(told));
+    assert_eq!(pair.guest.ok("dig +tries=1 +time=5 +short @10.1.1.1 web.cs1.example").trim(), "10.1.1.20");
+    assert_eq!(pair.guest.ok("dig +tries=1 +time=5 +short @10.1.1.1 data-server").trim(), "10.1.1.1");
+
+    pair.apply(
+        "vm_metadata.json.2",
+        r##"{"vm_ip_address":"10.1.1.20","vm_metadata":[["userdata","user-data","I2Nsb3VkLWNvbmZpZwo="],["metadata","instance-id","i-7"],["metadata","public-keys",null]],"type":"vmdata"}"##,
+    );
+    assert_eq!(pair.curl("http://10.1.1.1/latest/user-data"), "#cloud-config\n");
+    assert_eq!(pair.curl("http://10.1.1.1/latest/meta-data/"), "instance-id\npublic-keys\n");
+    assert_eq!(pair.curl("http://10.1.1.1/latest/meta-data/instance-id"), "i-7");
+
+    pair.apply(
+        "vm_password.json.3",
+        r#"{"ip_address":"10.1.1.20","password":"Abc 12%3!","type":"vmpassword"}"#,
+    );
+    let ask = |pair: &Pair, word: &str| pair.curl(&format!("-H 'DomU_Request: {word}' http://10.1.1.1:8080"));
+    assert_eq!(ask(&pair, "send_my_password"), "Abc 12%3!");
+
+    // Another core: everything is still there, also the password.
+    pair.core.kill();
+    assert_eq!(pair.curl("http://10.1.1.1/latest/meta-data/instance-id"), "i-7", "while core is away");
+    fs::remove_file(pair.paths.boot_done()).unwrap();
+    pair.core = run(&pair.router, pair.paths.root(), "core");
+    pair.wait_ready();
+    assert_eq!(pair.lease().as_deref(), Some(told));
+    assert_eq!(ask(&pair, "send_my_password"), "Abc 12%3!");
+    assert_eq!(ask(&pair, "saved_password"), "saved_password");
+    assert_eq!(ask(&pair, "send_my_password"), "saved_password");
+    let kept = pair.guest.sh(&format!("grep -r 'Abc 12' {} | head -1", pair.paths.root().display()));
+    assert_eq!(String::from_utf8_lossy(&kept.stdout), "", "no copy is left on the disk");
+
+    pair.entry("10.1.1.20", r#","remove":true"#);
+    assert_eq!(pair.lease(), None, "removed at once");
+}
