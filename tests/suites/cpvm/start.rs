@@ -90,7 +90,8 @@ fn listeners_come_back_after_either_half_died() {
         };
         lab.serve.kill();
         lab.serve = again("serve");
-        lab.reachable();
+        // The core's own copy would let a connection wait: the new serve has to take it.
+        lab.serve.wait_line("listener=public 203.0.113.5:8080 plain", LIMIT);
         // While the core is away serve goes on; a new one starts from management's word.
         let before = lab.management.agent().unwrap().address();
         lab.core.kill();
