@@ -49,13 +49,9 @@ impl Manage {
     fn json(&self, words: &[&str]) -> Result<Value, Failure> {
         let out = self.command(words).arg("--json").output()?;
         if !out.status.success() {
-            return Err(format!(
-                "{}{}",
-                String::from_utf8_lossy(&out.stdout),
-                String::from_utf8_lossy(&out.stderr)
-            )
-            .trim()
-            .into());
+            // Progress comes before the reason, which is the last line.
+            let said = String::from_utf8_lossy(&out.stderr).into_owned();
+            return Err(said.trim().lines().last().unwrap_or("no reason").into());
         }
         Ok(serde_json::from_slice(&out.stdout)?)
     }

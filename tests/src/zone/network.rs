@@ -5,7 +5,7 @@
 //!        br-mgmt    192.168.100.1/24      management: manage serve, stores, eth1 of SSVM and CPVM
 //!        br-guest                         the tenant network 10.1.1.0/24
 //!        br-public                        203.0.113.0/24
-//! store  eth0       192.168.100.5/24      NFS and S3
+//! store  eth0       192.168.100.5/24      NFS, S3 and an internal DNS
 //! inet   eth0       203.0.113.1/24        gateway of the public network, web, DNS, browser
 //!        lo         198.51.100.1, .2      a web server somewhere out there
 //! ```

@@ -78,25 +78,18 @@ pub fn s3_keys(network: &Network) -> Result<Vec<String>, Failure> {
     Ok(text.lines().filter_map(|l| l.split_once(&bucket)).map(|(_, key)| key.to_owned()).collect())
 }
 
-/// Starts DNS and the web servers of the internet; files below `DIR/www` are served.
+/// Starts DNS, outside and on the management network, and the web servers of the internet; files below `DIR/www` are served.
 pub fn internet(network: &Network, dir: &Path) -> Result<Vec<Process>, Failure> {
     let www = dir.join("www");
     fs::create_dir_all(&www)?;
     fs::write(www.join("index.html"), "a page of the internet\n")?;
     let www = www.to_string_lossy().into_owned();
     let web = |address: &str| network.inet.spawn("busybox", &["httpd", "-f", "-p", address, "-h", &www]);
-    let dns = network.inet.spawn(
-        "dnsmasq",
-        &[
-            "--keep-in-foreground",
-            "--conf-file=/dev/null",
-            "--pid-file=",
-            "--no-resolv",
-            "--no-hosts",
-            "--no-dhcp-interface=eth0",
-            "--user=root",
-            &format!("--address=/www.example.net/{WEB}"),
-        ],
-    );
-    Ok(vec![web(&format!("{WEB}:80")), web("198.51.100.2:81"), dns])
+    let dns = |namespace: &crate::lab::Namespace| {
+        let name = format!("--address=/www.example.net/{WEB}");
+        let plain =
+            ["--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=", "--no-resolv", "--no-hosts"];
+        namespace.spawn("dnsmasq", &[&plain[..], &["--user=root", &name]].concat())
+    };
+    Ok(vec![web(&format!("{WEB}:80")), web("198.51.100.2:81"), dns(&network.inet), dns(&network.store)])
 }

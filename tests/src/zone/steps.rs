@@ -67,7 +67,7 @@ fn guest_must(scene: &Scene<'_>, what: &str, wanted: &str) -> Result<String, Fai
 
 /// What a tenant VM gets from its router, and what the firewall lets through.
 pub fn router(report: &mut Report, scene: &Scene<'_>) {
-    report.check("guest: lease from the router", || guest_must(scene, "lease", "10.1.1.20/255.255.255.0"));
+    report.check("guest: lease from the router", || guest_must(scene, "lease", "10.1.1.20/24"));
     report.check("guest: host name", || guest_must(scene, "hostname", GUEST));
     report.check("guest: its name in DNS", || guest_must(scene, "name", "10.1.1.20"));
     report.check("guest: data-server in DNS", || guest_must(scene, "data-server", "10.1.1.1"));
