@@ -4,7 +4,6 @@
 # builds has no say in it.
 
 SUITE=bookworm
-MIRROR=${TRIVIUM_MIRROR:-http://archive.invalid}
 DEBS=$CACHE/debs
 LOCK=$IMAGE/packages.lock
 
@@ -20,11 +19,10 @@ open_archive() {
     local apt=$CACHE/apt key=/usr/share/keyrings/debian-archive-keyring.gpg
     mkdir -p "$apt/state/lists/partial" "$apt/cache/archives/partial" "$DEBS"
     : > "$apt/status"
-    cat > "$apt/sources.list" <<EOF
-deb [signed-by=$key] $MIRROR/debian $SUITE main
-deb [signed-by=$key] $MIRROR/debian $SUITE-updates main
-deb [signed-by=$key] $MIRROR/debian-security $SUITE-security main
-EOF
+    # The archive is the one that this machine uses.
+    apt-get indextargets --format "deb [signed-by=$key] \$(REPO_URI) \$(RELEASE) main" \
+        'Created-By: Packages' 'Origin: Debian' | grep -E " $SUITE(-updates|-security)? main" | sort -u > "$apt/sources.list"
+    grep -q " $SUITE main" "$apt/sources.list" || die "this machine's apt knows no archive of $SUITE: apt-get update"
     cat > "$apt/apt.conf" <<EOF
 Dir::Etc::sourcelist "$apt/sources.list";
 Dir::Etc::sourceparts "/dev/null";
@@ -41,8 +39,8 @@ Acquire::Languages "none";
 Acquire::Retries "3";
 EOF
     export APT_CONFIG=$apt/apt.conf
-    say "reading the indexes of $MIRROR"
-    apt-get -qq update || die "cannot read the package indexes of $MIRROR"
+    say "reading the indexes of the archive"
+    apt-get -qq update || die "cannot read the package indexes of the archive"
 }
 
 # From apt's list of URIs to lines `name version sha256`.

@@ -130,7 +130,7 @@ mod tests {
     fn a_password_is_forgotten_once_it_is_taken_and_not_a_later_one() {
         let mut secrets = Secrets::default();
         let address = Ipv4Addr::new(10, 1, 1, 20);
-        let mut give = |text: &str, secrets: &mut Secrets| {
+        let give = |text: &str, secrets: &mut Secrets| {
             secrets.merge(&PasswordChange { address, password: Some(text.into()) }).unwrap();
             secrets.last
         };
