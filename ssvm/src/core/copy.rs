@@ -201,7 +201,7 @@ impl Core {
 
 #[cfg(test)]
 mod tests {
-    use common::command::storage::{NfsTO, S3TO};
+    use common::command::storage::NfsTO;
 
     use super::*;
 
@@ -210,7 +210,7 @@ mod tests {
     }
 
     fn s3() -> DataStoreTO {
-        DataStoreTO::S3(Box::new(S3TO::default()))
+        DataStoreTO::S3(Box::default())
     }
 
     fn snapshot(store: DataStoreTO) -> DataTO {

@@ -37,14 +37,14 @@ pub struct Scene<'a> {
 /// A line `GUEST <what> <value>` of the tenant VM's serial line, waited for.
 fn guest_says(scene: &Scene<'_>, what: &str, limit: Duration) -> Result<String, Failure> {
     let log = scene.manage.serial_log(GUEST);
-    let start = format!("GUEST {what}");
+    let start = format!("GUEST {what} ");
     let end = Instant::now() + limit;
     loop {
         let text = String::from_utf8_lossy(&fs::read(&log).unwrap_or_default()).into_owned();
         let found = text
             .lines()
             .rev()
-            .find_map(|l| l.trim_end().strip_prefix(&start).map(str::trim).map(str::to_owned));
+            .find_map(|l| format!("{} ", l.trim_end()).strip_prefix(&start).map(|v| v.trim().to_owned()));
         if let Some(value) = found {
             return Ok(value);
         }

@@ -17,7 +17,7 @@ use crate::{
 struct Chunked(VecDeque<Bytes>, Option<u64>);
 
 impl Chunked {
-    fn new(bytes: &[u8], size: usize) -> Box<dyn Source> {
+    fn of(bytes: &[u8], size: usize) -> Box<dyn Source> {
         let chunks = bytes.chunks(size.max(1)).map(Bytes::copy_from_slice).collect();
         Box::new(Self(chunks, Some(bytes.len() as u64)))
     }
@@ -81,7 +81,7 @@ fn noise(length: usize) -> Vec<u8> {
 #[tokio::test]
 async fn plain_bytes_arrive_with_their_checksum() {
     let bytes = noise(3_000_001);
-    let (result, file) = moved(Chunked::new(&bytes, 70_000), &plan(Some(ImageFormat::Raw))).await;
+    let (result, file) = moved(Chunked::of(&bytes, 70_000), &plan(Some(ImageFormat::Raw))).await;
     let moved = result.unwrap();
     assert_eq!(file.unwrap(), bytes);
     assert_eq!(moved.sizes.physical_size, 3_000_001);
@@ -101,7 +101,7 @@ async fn compressed_bytes_are_unpacked_and_hashed_as_served() {
         let mut hasher = Algorithm::Sha256.hasher();
         hasher.update(&served);
         let plan = Plan { checksum: Some(hasher.finish()), ..plan(Some(ImageFormat::Raw)) };
-        let (result, file) = moved(Chunked::new(&served, 10_007), &plan).await;
+        let (result, file) = moved(Chunked::of(&served, 10_007), &plan).await;
         assert_eq!(result.unwrap().sizes.physical_size, 1_500_000, "{program}");
         assert_eq!(file.unwrap(), bytes, "{program}");
     }
@@ -115,7 +115,7 @@ async fn holes_stay_holes() {
     let mut bytes = vec![0; 16 << 20];
     bytes[5 << 20] = 1;
     let mut sink = store.create(&path(), EXPECTED).await.unwrap();
-    run(Chunked::new(&bytes, 1 << 20), &mut *sink, &plan(Some(ImageFormat::Raw)), &Meter::default())
+    run(Chunked::of(&bytes, 1 << 20), &mut *sink, &plan(Some(ImageFormat::Raw)), &Meter::default())
         .await
         .unwrap();
     let file = folder.path().join("template/tmpl/2/201/x.raw");
@@ -131,15 +131,15 @@ async fn what_is_wrong_leaves_nothing_behind() {
     let bytes = noise(2_000_000);
     let wrong =
         Plan { checksum: Some(Checksum::parse("{SHA-256}00").unwrap()), ..plan(Some(ImageFormat::Raw)) };
-    let (result, file) = moved(Chunked::new(&bytes, 1 << 16), &wrong).await;
+    let (result, file) = moved(Chunked::of(&bytes, 1 << 16), &wrong).await;
     let text = result.unwrap_err().to_string();
     assert!(text.contains("didn't match the given value, \"{SHA-256}00\""), "{text}");
     assert!(file.is_none());
-    let (result, _) = moved(Chunked::new(&bytes, 1 << 16), &plan(Some(ImageFormat::Qcow2))).await;
+    let (result, _) = moved(Chunked::of(&bytes, 1 << 16), &plan(Some(ImageFormat::Qcow2))).await;
     assert!(matches!(result, Err(TransferError::Refused(_))));
     let mut cut = squeezed("gzip", &bytes);
     cut.truncate(cut.len() / 2);
-    let (result, _) = moved(Chunked::new(&cut, 1 << 16), &plan(Some(ImageFormat::Raw))).await;
+    let (result, _) = moved(Chunked::of(&cut, 1 << 16), &plan(Some(ImageFormat::Raw))).await;
     assert!(matches!(result, Err(TransferError::Compressed(_))));
 }
 
@@ -147,7 +147,7 @@ async fn what_is_wrong_leaves_nothing_behind() {
 async fn a_bomb_stops_at_the_limit() {
     let bomb = squeezed("gzip", &vec![0; 80 << 20]);
     assert!(bomb.len() < 1 << 20);
-    let (result, _) = moved(Chunked::new(&bomb, 1 << 16), &plan(Some(ImageFormat::Raw))).await;
+    let (result, _) = moved(Chunked::of(&bomb, 1 << 16), &plan(Some(ImageFormat::Raw))).await;
     assert!(matches!(result, Err(TransferError::TooLarge)));
     let endless = Box::new(Chunked(vec![Bytes::from(vec![1; 1 << 20]); 100].into(), None));
     let (result, _) = moved(endless, &plan(Some(ImageFormat::Raw))).await;
@@ -164,7 +164,7 @@ async fn a_store_that_fails_is_told_to_drop_it() {
         let inner = Box::new(FolderStore::open(folder.path().to_str().unwrap(), "job").await.unwrap());
         let store = FailingStore { inner, fault, aborted: Arc::new(AtomicBool::new(false)) };
         let mut sink = store.create(&path(), EXPECTED).await.unwrap();
-        let source = Chunked::new(&noise(5_000_000), 1 << 16);
+        let source = Chunked::of(&noise(5_000_000), 1 << 16);
         let result = run(source, &mut *sink, &plan(None), &Meter::default()).await;
         assert!(matches!(result, Err(TransferError::Sink(StoreError::Full(_)))), "{fault:?}");
         assert!(store.aborted.load(std::sync::atomic::Ordering::Relaxed));
@@ -212,7 +212,7 @@ proptest! {
         let bytes = noise(length);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let (result, file) = moved(Chunked::new(&bytes, cut), &plan(None)).await;
+            let (result, file) = moved(Chunked::of(&bytes, cut), &plan(None)).await;
             result.unwrap();
             assert_eq!(file.unwrap(), bytes);
         });
