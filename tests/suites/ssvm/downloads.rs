@@ -1,0 +1,313 @@
+//! Downloads into a mounted store: what arrives, what is refused, what is left behind.
+
+use std::{fs, path::Path, sync::Arc, time::Duration};
+
+use common::command::storage::{
+    DownloadStatus, ImageFormat, ListTemplateAnswer, ListTemplateCommand, ResourceType,
+    SecStorageSetupAnswer, StoreRole,
+};
+
+use super::{
+    lab::{Bench, disk, on_bench, template, tool},
+    origin::{Act, Origin},
+};
+
+/// Names in the folder of a template, sorted; none where there is no folder.
+fn files(bench: &Bench, folder: &str) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(bench.file("a", folder))
+        .into_iter()
+        .flatten()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+async fn ready(bench: &Bench) {
+    let _: SecStorageSetupAnswer = bench.answer(&bench.set_up("a")).await;
+}
+
+fn read(path: &Path) -> Arc<Vec<u8>> {
+    Arc::new(fs::read(path).unwrap())
+}
+
+#[test]
+fn a_template_is_installed_and_listed() {
+    on_bench(async |bench| {
+        ready(&bench).await;
+        let image = disk(bench.folder.path(), "qcow2", 24);
+        let origin = Origin::start(vec![Act::Serve(read(&image))]).await;
+        let sum = tool("sha256sum", &[image.to_str().unwrap()]);
+        let sum = format!("{{SHA-256}}{}", sum.split(' ').next().unwrap());
+        let mut command = template(
+            bench.nfs("a", StoreRole::Image),
+            201,
+            &format!("{}/disk.qcow2", origin.url),
+            ImageFormat::Qcow2,
+        );
+        command.checksum = Some(sum.clone());
+        let answer = bench.download(&command).await;
+        assert_eq!(answer.download_status, DownloadStatus::Downloaded, "{answer:?}");
+        assert_eq!((answer.template_size, answer.download_pct), (24 << 20, 100));
+        assert_eq!(answer.template_physical_size as u64, fs::metadata(&image).unwrap().len());
+        assert_eq!(answer.checksum.as_deref(), Some(sum.as_str()));
+        let path = answer.install_path.clone().unwrap();
+        assert!(path.starts_with("template/tmpl/2/201/") && path.ends_with(".qcow2"), "{path}");
+        let installed = bench.file("a", &path);
+        tool(
+            "qemu-img",
+            &["compare", "-f", "qcow2", "-F", "qcow2", image.to_str().unwrap(), installed.to_str().unwrap()],
+        );
+        assert_eq!(files(&bench, "template/tmpl/2/201").len(), 2);
+        for file in ["template.properties", installed.file_name().unwrap().to_str().unwrap()] {
+            let file = bench.file("a", &format!("template/tmpl/2/201/{file}"));
+            assert_eq!(tool("stat", &["-c", "%a", file.to_str().unwrap()]).trim(), "666");
+        }
+        let list = ListTemplateCommand { store: command.store.clone(), ..Default::default() };
+        let listed: ListTemplateAnswer = bench.answer(&list).await;
+        let entry = &listed.template_infos["201-2-0b1c2d3e"];
+        assert_eq!((entry.install_path.as_str(), entry.id, entry.size), (path.as_str(), 201, 24 << 20));
+        assert!(!entry.is_corrupted);
+        let job = answer.job_id.unwrap();
+        let purged = bench.progress(&command, &job.to_uppercase(), "PURGE").await;
+        assert_eq!(purged.install_path.as_deref(), Some(path.as_str()));
+        let gone = bench.progress(&command, &job, "GET_STATUS").await;
+        assert_eq!((gone.download_status, gone.job_id), (DownloadStatus::Unknown, Some(job)));
+    });
+}
+
+#[test]
+fn what_is_wrong_is_refused_and_leaves_nothing() {
+    on_bench(async |bench| {
+        ready(&bench).await;
+        let image = disk(bench.folder.path(), "qcow2", 2);
+        let hostile = bench.folder.path().join("hostile.qcow2");
+        tool(
+            "qemu-img",
+            &[
+                "create",
+                "-q",
+                "-f",
+                "qcow2",
+                "-u",
+                "-b",
+                "/etc/passwd",
+                "-F",
+                "raw",
+                hostile.to_str().unwrap(),
+                "1G",
+            ],
+        );
+        let text = |head: &str| Act::Text(format!("{head}\r\nContent-Length: 0\r\n\r\n"));
+        let page = Act::Serve(Arc::new(b"<!DOCTYPE html><html>not an image".repeat(40)));
+        let not_qcow2 = "The downloaded file is not a valid QCOW2. Ask the administrator to check the logs for more details.";
+        let wrong = "{SHA-256}00";
+        let cases: Vec<(Act, Option<&str>, &str)> = vec![
+            (Act::Serve(read(&hostile)), None, not_qcow2),
+            (page, None, "Failed to install: Template content is unsupported"),
+            (Act::Serve(read(&image)), Some(wrong), "didn't match the given value, \"{SHA-256}00\""),
+            (Act::Endless, None, "Failed to install: Template content is unsupported"),
+            (text("HTTP/1.1 404 Not Found"), None, " HTTP Server returned 404 (expected 200 OK) "),
+            (
+                text("HTTP/1.1 302 Found\r\nLocation: http://203.0.113.1/"),
+                None,
+                "due to redirection, response code: 302",
+            ),
+            (Act::Text("HTTP/1.0 200 OK\r\n\r\nabc".into()), None, " Failed to receive length of download "),
+        ];
+        for (number, (act, checksum, expected)) in cases.into_iter().enumerate() {
+            let origin = Origin::start(vec![act]).await;
+            let id = 300 + i64::try_from(number).unwrap();
+            let url = format!("{}/x.qcow2", origin.url);
+            let mut command = template(bench.nfs("a", StoreRole::Image), id, &url, ImageFormat::Qcow2);
+            command.checksum = checksum.map(str::to_owned);
+            let answer = bench.download(&command).await;
+            assert_eq!(answer.download_status, DownloadStatus::DownloadError, "{answer:?}");
+            let error = answer.error_string.unwrap();
+            assert!(error.contains(expected), "{error}");
+            assert!(files(&bench, &format!("template/tmpl/2/{id}")).is_empty(), "{expected}");
+        }
+    });
+}
+
+#[test]
+fn urls_of_tenants_do_not_reach_the_operators_places() {
+    on_bench(async |bench| {
+        ready(&bench).await;
+        let try_url = async |url: &str, follow| {
+            let mut command = template(bench.nfs("a", StoreRole::Image), 400, url, ImageFormat::Qcow2);
+            command.follow_redirects = follow;
+            let answer = bench.download(&command).await;
+            assert_eq!(answer.download_status, DownloadStatus::DownloadError, "{url}");
+            answer.error_string.unwrap()
+        };
+        for url in [
+            "http://127.0.0.1/x.qcow2",
+            "http://169.254.169.254/x.qcow2",
+            "http://0.0.0.0/x.qcow2",
+            "http://224.0.0.1/x.qcow2",
+            "http://10.1.1.5:8250/x.qcow2",
+            "http://10.1.1.7/x.qcow2",
+            "http://203.0.113.51:80/x.qcow2",
+        ] {
+            assert_eq!(try_url(url, false).await, "Illegal host specified in URL.", "{url}");
+        }
+        assert!(try_url("http://[::1]/x.qcow2", false).await.starts_with("IPv6 addresses are not supported"));
+        assert_eq!(
+            try_url("ftp://203.0.113.1/x.qcow2", false).await,
+            "Scheme is not supported ftp://203.0.113.1/x.qcow2"
+        );
+        let to = |place: &str| {
+            Act::Text(format!("HTTP/1.1 302 x\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n"))
+        };
+        for place in
+            ["http://169.254.169.254/latest/meta-data", "http://127.0.0.1:8210/", "http://10.1.1.5:8080/"]
+        {
+            let origin = Origin::start(vec![to(place)]).await;
+            assert_eq!(
+                try_url(&format!("{}/x.qcow2", origin.url), true).await,
+                "Illegal host specified in URL.",
+                "{place}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_path_outside_the_store_is_refused() {
+    on_bench(async |bench| {
+        ready(&bench).await;
+        let origin = Origin::start(vec![Act::Serve(Arc::new(vec![1; 4096]))]).await;
+        for path in ["template/tmpl/2/../../../../evil", "../evil/a/b", "etc/cron.d/x", "template"] {
+            let url = format!("{}/x.raw", origin.url);
+            let mut command = template(bench.nfs("a", StoreRole::Image), 401, &url, ImageFormat::Raw);
+            command.install_path = Some(path.into());
+            let answer = bench.download(&command).await;
+            assert_eq!(answer.download_status, DownloadStatus::DownloadError, "{path}: {answer:?}");
+        }
+        assert!(origin.requests().is_empty());
+        assert!(!bench.folder.path().join("evil").exists());
+    });
+}
+
+#[test]
+fn broken_transfers_go_on_and_the_processes_may_die() {
+    on_bench(async |mut bench| {
+        ready(&bench).await;
+        let image = disk(bench.folder.path(), "qcow2", 16);
+        let file = read(&image);
+        let acts = vec![
+            Act::Cut(Arc::clone(&file), 5 << 20),
+            Act::Cut(Arc::clone(&file), 3 << 20),
+            Act::Serve(Arc::clone(&file)),
+        ];
+        let origin = Origin::start(acts).await;
+        let url = format!("{}/disk.qcow2", origin.url);
+        let command = template(bench.nfs("a", StoreRole::Image), 500, &url, ImageFormat::Qcow2);
+        let answer = bench.download(&command).await;
+        assert_eq!(answer.download_status, DownloadStatus::Downloaded, "{answer:?}");
+        assert_eq!(fs::read(bench.file("a", &answer.install_path.unwrap())).unwrap(), *file);
+        assert!(origin.requests()[1].contains("if-range: \"v1\""));
+
+        // A slow download; serve dies, then the core, and the job is still the same one.
+        let slow = Act::Slow(Arc::clone(&file), 64 * 1024);
+        let origin = Origin::start(vec![slow.clone(), slow.clone(), slow]).await;
+        let command = template(
+            bench.nfs("a", StoreRole::Image),
+            501,
+            &format!("{}/disk.qcow2", origin.url),
+            ImageFormat::Qcow2,
+        );
+        let first: common::command::storage::DownloadAnswer = bench.answer(&command).await;
+        let job = first.job_id.clone().unwrap();
+        let joined: common::command::storage::DownloadAnswer = bench.answer(&command).await;
+        assert_eq!(joined.job_id.as_deref(), Some(job.as_str()), "a repeated command joins");
+        bench.restart_serve();
+        bench.restart_core().await;
+        let answer = bench.ended(&command, &job).await;
+        assert_eq!(answer.download_status, DownloadStatus::Downloaded, "{answer:?}");
+        assert_eq!(fs::read(bench.file("a", &answer.install_path.unwrap())).unwrap(), *file);
+        assert_eq!(files(&bench, "template/tmpl/2/501").len(), 2);
+    });
+}
+
+#[test]
+fn a_download_can_be_stopped_and_taken_up_again() {
+    on_bench(async |bench| {
+        ready(&bench).await;
+        let image = disk(bench.folder.path(), "qcow2", 4);
+        let file = read(&image);
+        let origin =
+            Origin::start(vec![Act::Stall(Arc::clone(&file), 1 << 20), Act::Serve(Arc::clone(&file))]).await;
+        let command = template(
+            bench.nfs("a", StoreRole::Image),
+            600,
+            &format!("{}/disk.qcow2", origin.url),
+            ImageFormat::Qcow2,
+        );
+        let first: common::command::storage::DownloadAnswer = bench.answer(&command).await;
+        let job = first.job_id.unwrap();
+        let waiting = std::time::Instant::now();
+        let shown = loop {
+            let answer = bench.progress(&command, &job, "GET_STATUS").await;
+            if answer.download_pct >= 20 {
+                break answer;
+            }
+            assert!(waiting.elapsed() < Duration::from_secs(20));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        let percent = u8::try_from((100 << 20) / file.len()).unwrap();
+        assert_eq!(
+            (shown.download_status, shown.download_pct),
+            (DownloadStatus::DownloadInProgress, percent)
+        );
+        assert!(shown.download_path.unwrap().ends_with(&format!("template/tmpl/2/600/dnld{job}tmp_")));
+        let stopped = bench.progress(&command, &job, "ABORT").await;
+        assert_eq!(stopped.download_status, DownloadStatus::NotDownloaded);
+        assert!(files(&bench, "template/tmpl/2/600").is_empty());
+        let again = bench.progress(&command, &job, "RESTART").await;
+        assert_eq!(again.job_id.as_deref(), Some(job.as_str()));
+        assert_eq!(bench.ended(&command, &job).await.download_status, DownloadStatus::Downloaded);
+        let fresh = bench.progress(&command, "jobid0000", "GET_OR_RESTART").await;
+        assert!(fresh.job_id.is_some_and(|id| id != job));
+    });
+}
+
+#[test]
+fn a_snapshot_is_taken_as_it_is() {
+    on_bench(async |bench| {
+        ready(&bench).await;
+        let delta = bench.folder.path().join("delta");
+        tool(
+            "qemu-img",
+            &[
+                "create",
+                "-q",
+                "-f",
+                "qcow2",
+                "-u",
+                "-b",
+                "parent",
+                "-F",
+                "qcow2",
+                delta.to_str().unwrap(),
+                "1G",
+            ],
+        );
+        let origin = Origin::start(vec![Act::Serve(read(&delta))]).await;
+        let mut command = template(
+            bench.nfs("a", StoreRole::Image),
+            12,
+            &format!("{}/51ab_temp", origin.url),
+            ImageFormat::Qcow2,
+        );
+        command.resource_type = ResourceType::Snapshot;
+        command.install_path = Some("snapshots/2/31".into());
+        command.format = None;
+        let answer = bench.download(&command).await;
+        assert_eq!(answer.install_path.as_deref(), Some("snapshots/2/31/51ab"), "{answer:?}");
+        assert_eq!((answer.template_size, answer.download_status), (0, DownloadStatus::Downloaded));
+        assert_eq!(files(&bench, "snapshots/2/31"), ["51ab"]);
+        assert_eq!(*read(&bench.file("a", "snapshots/2/31/51ab")), *read(&delta));
+    });
+}

@@ -1,0 +1,337 @@
+//! One secondary storage VM in a network namespace of its own, with a management server beside it.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::SocketAddr,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
+
+use common::{
+    channel::{
+        message::{Message, Wire},
+        server::{Admission, AttachedAgent, Candidate, Manager, SendOptions, Server, ServerConfig},
+        tls::{Authority, ClientPolicy, KeyKind, Revoked, ServerTls},
+    },
+    command::{
+        Secret,
+        agent::ReadyCommand,
+        storage::{
+            DataStoreTO, DownloadAnswer, DownloadCommand, DownloadProgressCommand, DownloadStatus,
+            ImageFormat, NfsTO, S3TO, SecStorageSetupCommand, StoreRole,
+        },
+    },
+    paths::Paths,
+    shim::wire::{Reply, Request},
+};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tests::lab::{Namespace, Process, binary};
+use tokio::sync::watch;
+
+/// Address of the management server, on the VM's management network.
+const SERVER: &str = "10.1.1.5";
+/// Address of the web server, on the VM's public network.
+pub const WEB: &str = "203.0.113.1";
+/// Address of the S3 server.
+pub const S3: &str = "10.1.2.9";
+pub const ACCESS: &str = "SUITEACCESSKEY";
+pub const SECRET: &str = "secret-of-the-suite";
+/// Longest wait for anything.
+pub const LIMIT: Duration = Duration::from_secs(120);
+
+struct Office(watch::Sender<Option<AttachedAgent>>);
+
+impl Manager for Office {
+    async fn admit(&self, candidate: &Candidate) -> Result<Admission, String> {
+        assert_eq!(candidate.text("guid"), "s-2-VM-NfsSecondaryStorageResource");
+        assert_eq!(candidate.text("publicIpAddress"), "203.0.113.51");
+        Ok(Admission {
+            host_id: 4,
+            host_uuid: "77777777-0000-4000-8000-000000000004".into(),
+            host_name: "s-2-VM".into(),
+            setup: vec![],
+            ready: ReadyCommand::default(),
+        })
+    }
+
+    async fn attached(&self, agent: &AttachedAgent) {
+        self.0.send_replace(Some(agent.clone()));
+    }
+}
+
+/// The VM and what is around it.
+pub struct Bench {
+    pub core: Process,
+    pub serve: Process,
+    pub agent: AttachedAgent,
+    seen: watch::Receiver<Option<AttachedAgent>>,
+    _server: Server,
+    // What runs in it ends with it, and only then its files go.
+    pub namespace: Arc<Namespace>,
+    pub folder: tempfile::TempDir,
+}
+
+/// Runs a scene on a bench; the thread of the test lives in the namespace of the VM.
+pub fn on_bench<F: Future<Output = ()>>(scene: impl FnOnce(Bench) -> F) {
+    let namespace = Namespace::new("ssvm");
+    for (device, address) in
+        [("eth0", "169.254.1.2/16"), ("eth1", "10.1.1.21/24"), ("eth2", "203.0.113.51/24")]
+    {
+        let peer = format!("peer-{device}");
+        namespace.ip(&["link", "add", device, "type", "veth", "peer", "name", &peer]);
+        namespace.ip(&["link", "set", &peer, "up"]);
+        namespace.address(device, address);
+    }
+    for address in [format!("{SERVER}/24"), format!("{WEB}/24"), format!("{S3}/24"), "10.1.1.7/24".into()] {
+        namespace.ip(&["addr", "add", &address, "dev", "lo"]);
+    }
+    let file = fs::File::open(Path::new("/run/netns").join(namespace.name())).unwrap();
+    move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), Some(LinkNameSpaceType::Network)).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { scene(Bench::start(Arc::new(namespace)).await).await });
+}
+
+fn start(namespace: &Namespace, root: &Path, part: &str) -> Process {
+    let mut command: Command = namespace.command(binary("ssvm"));
+    command.arg(part).env("TRIVIUM_ROOT", root).env("TRIVIUM_EXPORTS", root.join("exports"));
+    Process::start(command)
+}
+
+impl Bench {
+    async fn start(namespace: Arc<Namespace>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        for export in ["a", "b"] {
+            fs::create_dir_all(root.join("exports").join(export)).unwrap();
+        }
+        let cache = root.join("var/cache/cloud");
+        fs::create_dir_all(&cache).unwrap();
+        fs::write(
+            cache.join("cmdline"),
+            format!(
+                "template=domP type=secstorage host={SERVER} port=8250 name=s-2-VM zone=1 pod=1 guid=s-2-VM \
+                 resource=org.apache.cloudstack.storage.resource.NfsSecondaryStorageResource workers=5 \
+                 instance=SecStorage sslcopy=false role=templateProcessor mtu=1500 eth2ip=203.0.113.51 \
+                 eth2mask=255.255.255.0 gateway=203.0.113.1 eth0ip=169.254.1.2 eth0mask=255.255.0.0 \
+                 eth1ip=10.1.1.21 eth1mask=255.255.255.0 mgmtcidr=10.1.1.0/24 localgw=10.1.1.1 nfsVersion=null\n"
+            ),
+        )
+        .unwrap();
+        let authority = Authority::open(&root.join("ca"), "ca.suite", KeyKind::P256).unwrap();
+        let address: SocketAddr = format!("{SERVER}:8250").parse().unwrap();
+        let tls = ServerTls::new(
+            &authority,
+            vec![],
+            vec![address.ip()],
+            ClientPolicy { strict: false, allow_expired: true },
+            Revoked::default(),
+        );
+        let (sender, mut seen) = watch::channel(None);
+        let office = Arc::new(Office(sender));
+        let server = Server::bind(address, ServerConfig::default(), tls.unwrap(), office).await.unwrap();
+        let core = start(&namespace, root, "core");
+        let serve = start(&namespace, root, "serve");
+        let found = tokio::time::timeout(LIMIT, seen.wait_for(Option::is_some)).await;
+        let Ok(Ok(found)) = found else { panic!("no agent came:\n{}", core.output()) };
+        let agent = found.clone().unwrap();
+        drop(found);
+        Self { folder, core, serve, agent, seen, _server: server, namespace }
+    }
+
+    /// Kills the core and starts it again; waits until it is back.
+    pub async fn restart_core(&mut self) {
+        self.core.kill();
+        self.core = start(&self.namespace, self.folder.path(), "core");
+        self.agent.closed().await;
+        let mut seen = self.seen.clone();
+        let there = seen.wait_for(|a| a.as_ref().is_some_and(|a| !a.is_closed()));
+        let back = tokio::time::timeout(LIMIT, there).await.expect("the core comes back");
+        self.agent = back.unwrap().clone().unwrap();
+    }
+
+    /// Kills the serve process and starts it again.
+    pub fn restart_serve(&mut self) {
+        self.serve.kill();
+        self.serve = start(&self.namespace, self.folder.path(), "serve");
+    }
+
+    /// Sends a command and waits for its answer.
+    pub async fn ask<C: Wire>(&self, command: &C) -> Message {
+        let options = SendOptions::default().within(LIMIT);
+        match self.agent.ask(Message::of(command).unwrap(), options).await {
+            Ok(answer) => answer,
+            Err(error) => panic!("{}: {error}\n{}\n{}", C::CLASS, self.core.output(), self.serve.output()),
+        }
+    }
+
+    /// The same where the class of the answer is certain.
+    pub async fn answer<C: Wire, A: Wire>(&self, command: &C) -> A {
+        let answer = self.ask(command).await;
+        answer.read().unwrap_or_else(|e| panic!("{e}: {:?}", answer.body))
+    }
+
+    /// An export as a command names it.
+    pub fn nfs(&self, export: &str, role: StoreRole) -> DataStoreTO {
+        DataStoreTO::Nfs(NfsTO {
+            url: Some(format!("nfs://10.1.1.7/{export}")),
+            role: Some(role),
+            ..NfsTO::default()
+        })
+    }
+
+    /// A bucket as a command names it.
+    pub fn s3(&self) -> DataStoreTO {
+        DataStoreTO::S3(Box::new(S3TO {
+            id: 3,
+            access_key: Some(Secret::new(ACCESS)),
+            secret_key: Some(Secret::new(SECRET)),
+            end_point: Some(format!("{S3}:7480")),
+            bucket_name: Some("suite".into()),
+            https_flag: Some(false),
+            ..S3TO::default()
+        }))
+    }
+
+    /// Set-up of an export.
+    pub fn set_up(&self, export: &str) -> SecStorageSetupCommand {
+        SecStorageSetupCommand {
+            store: Some(self.nfs(export, StoreRole::Image)),
+            sec_url: Some(format!("nfs://10.1.1.7/{export}")),
+            post_upload_key: Some(Secret::new("psk-of-the-suite")),
+            ..SecStorageSetupCommand::default()
+        }
+    }
+
+    /// A file below an export.
+    pub fn file(&self, export: &str, path: &str) -> PathBuf {
+        self.folder.path().join("exports").join(export).join(path)
+    }
+
+    /// Starts a real S3 server with an empty bucket.
+    pub fn start_s3(&self) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("stores/s3");
+        let folder = self.folder.path().join("s3");
+        let out = self.namespace.command(script).arg(&folder).args([S3, ACCESS, SECRET]).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        self.s3_request("-X PUT", "");
+    }
+
+    /// One request to the bucket; what it printed.
+    pub fn s3_request(&self, arguments: &str, key: &str) -> Vec<u8> {
+        let out = self.namespace.sh(&format!(
+            "curl -sS --fail-with-body --max-time 60 --aws-sigv4 aws:amz:us-east-1:s3 --user {ACCESS}:{SECRET} \
+             {arguments} 'http://{S3}:7480/suite/{key}'"
+        ));
+        assert!(out.status.success(), "{key}: {}", String::from_utf8_lossy(&out.stdout));
+        out.stdout
+    }
+
+    /// Whether the bucket holds a key.
+    pub fn s3_keys(&self) -> String {
+        String::from_utf8(self.s3_request("", "?list-type=2")).unwrap()
+    }
+
+    /// Polls a download until it has ended.
+    pub async fn ended(&self, command: &DownloadCommand, job: &str) -> DownloadAnswer {
+        let start = std::time::Instant::now();
+        loop {
+            let answer = self.progress(command, job, "GET_STATUS").await;
+            match answer.download_status {
+                DownloadStatus::NotDownloaded | DownloadStatus::DownloadInProgress => {}
+                _ => return answer,
+            }
+            assert!(start.elapsed() < LIMIT, "{answer:?}\n{}", self.serve.output());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// One request about a download.
+    pub async fn progress(&self, command: &DownloadCommand, job: &str, request: &str) -> DownloadAnswer {
+        let command = DownloadProgressCommand {
+            job_id: Some(job.to_owned()),
+            request: Some(request.to_owned()),
+            download: command.clone(),
+        };
+        self.answer(&command).await
+    }
+
+    /// Downloads something to its end.
+    pub async fn download(&self, command: &DownloadCommand) -> DownloadAnswer {
+        let first: DownloadAnswer = self.answer(command).await;
+        match first.job_id.clone() {
+            Some(job) if first.error_string.as_deref() == Some(" ") => self.ended(command, &job).await,
+            _ => first,
+        }
+    }
+
+    /// A command line as the shim gives it to the core: exit code and output.
+    pub fn shim(&self, words: &[&str]) -> (u8, String) {
+        let mut stream = UnixStream::connect(Paths::below(self.folder.path()).core_socket()).unwrap();
+        let words = words.iter().map(|w| (*w).to_owned()).collect();
+        let request = serde_json::to_vec(&Request { words }).unwrap();
+        stream.write_all(&u32::try_from(request.len()).unwrap().to_be_bytes()).unwrap();
+        stream.write_all(&request).unwrap();
+        let mut reply = Vec::new();
+        stream.read_to_end(&mut reply).unwrap();
+        let reply: Reply = serde_json::from_slice(&reply[4..]).unwrap();
+        (reply.code, reply.stdout + &reply.stderr)
+    }
+
+    /// What `status` prints.
+    pub fn status(&self) -> String {
+        self.shim(&["status"]).1
+    }
+}
+
+/// A template to be downloaded.
+pub fn template(store: DataStoreTO, id: i64, url: &str, format: ImageFormat) -> DownloadCommand {
+    let unique = format!("{id}-2-0b1c2d3e");
+    let bucket = matches!(store, DataStoreTO::S3(_));
+    DownloadCommand {
+        hvm: true,
+        description: Some("Debian 12\nfilename=../../evil".into()),
+        max_download_size_in_bytes: Some(1 << 30),
+        id,
+        install_path: Some(if bucket {
+            format!("template/tmpl/2/{id}/{unique}")
+        } else {
+            format!("template/tmpl/2/{id}/")
+        }),
+        store: Some(store),
+        url: Some(url.to_owned()),
+        format: Some(format),
+        account_id: 2,
+        name: Some(unique),
+        ..DownloadCommand::default()
+    }
+}
+
+/// Runs a tool of the machine; what it printed.
+pub fn tool(program: &str, arguments: &[&str]) -> String {
+    let out = Command::new(program).args(arguments).output().unwrap();
+    assert!(out.status.success(), "{program}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// A real disk image with some content.
+pub fn disk(folder: &Path, format: &str, megabytes: usize) -> PathBuf {
+    let raw = folder.join("content.raw");
+    let mut x = 1_u32;
+    let bytes: Vec<u8> = std::iter::repeat_with(|| {
+        x ^= x << 13;
+        x ^= x >> 17;
+        x ^= x << 5;
+        x as u8
+    })
+    .take(megabytes << 20)
+    .collect();
+    fs::write(&raw, bytes).unwrap();
+    let image = folder.join(format!("disk.{format}"));
+    let (raw, path) = (raw.to_str().unwrap(), image.to_str().unwrap());
+    tool("qemu-img", &["convert", "-f", "raw", "-O", format, raw, path]);
+    image
+}

@@ -1,0 +1,8 @@
+//! The secondary storage VM as the management server sees it: real processes, the real channel, a
+//! web server that can misbehave, folders in the place of NFS exports, and a real S3 server.
+
+mod copies;
+mod downloads;
+mod lab;
+mod origin;
+mod setup;

@@ -1,0 +1,124 @@
+//! A web server that serves one answer after the other, well or badly.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+
+use super::lab::WEB;
+
+/// What is done with a request.
+#[derive(Clone)]
+pub enum Act {
+    /// The whole file, or the range that is asked for.
+    Serve(Arc<Vec<u8>>),
+    /// The first so many bytes of the file, then the connection is cut.
+    Cut(Arc<Vec<u8>>, usize),
+    /// The first so many bytes, then nothing, for ever.
+    Stall(Arc<Vec<u8>>, usize),
+    /// So many bytes at a time, with a short pause in between.
+    Slow(Arc<Vec<u8>>, usize),
+    /// Bytes without end and without a length.
+    Endless,
+    /// This head and body.
+    Text(String),
+}
+
+/// The server; it stops with the runtime.
+pub struct Origin {
+    pub url: String,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Origin {
+    /// Serves with the acts in turn; the last one stays.
+    pub async fn start(acts: Vec<Act>) -> Self {
+        let address: SocketAddr = format!("{WEB}:0").parse().unwrap();
+        let listener = TcpListener::bind(address).await.unwrap();
+        let url = format!("http://{}/images", listener.local_addr().unwrap());
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&requests);
+        tokio::spawn(async move {
+            let mut next = 0;
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let act = acts[next.min(acts.len() - 1)].clone();
+                next += 1;
+                tokio::spawn(serve(stream, act, Arc::clone(&seen)));
+            }
+        });
+        Self { url, requests }
+    }
+
+    /// Heads of the requests so far, in lower case.
+    pub fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
+    }
+}
+
+async fn serve(mut stream: TcpStream, act: Act, seen: Arc<Mutex<Vec<String>>>) {
+    let mut head = Vec::new();
+    let mut chunk = [0; 1024];
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read(&mut chunk).await {
+            Ok(n) if n > 0 => head.extend_from_slice(&chunk[..n]),
+            _ => return,
+        }
+    }
+    let head = String::from_utf8_lossy(&head).to_lowercase();
+    seen.lock().unwrap().push(head.clone());
+    let from = head.split("range: bytes=").nth(1).and_then(|r| r.split('-').next()?.parse::<usize>().ok());
+    // A peer that has seen enough closes the connection.
+    let _ = act_out(&mut stream, act, from).await;
+}
+
+async fn act_out(stream: &mut TcpStream, act: Act, from: Option<usize>) -> std::io::Result<()> {
+    let start = |file: &[u8]| match from {
+        None => format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nETag: \"v1\"\r\n\r\n", file.len()),
+        Some(from) => format!(
+            "HTTP/1.1 206 Partial Content\r\nContent-Length: {}\r\nContent-Range: bytes {from}-{}/{}\r\n\r\n",
+            file.len() - from,
+            file.len() - 1,
+            file.len()
+        ),
+    };
+    let from = from.unwrap_or(0);
+    match act {
+        Act::Serve(file) => {
+            stream.write_all(start(&file).as_bytes()).await?;
+            stream.write_all(&file[from..]).await
+        }
+        Act::Cut(file, bytes) => {
+            stream.write_all(start(&file).as_bytes()).await?;
+            stream.write_all(&file[from..from + bytes]).await
+        }
+        Act::Stall(file, bytes) => {
+            stream.write_all(start(&file).as_bytes()).await?;
+            stream.write_all(&file[from..from + bytes]).await?;
+            std::future::pending().await
+        }
+        Act::Slow(file, bytes) => {
+            stream.write_all(start(&file).as_bytes()).await?;
+            for part in file[from..].chunks(bytes) {
+                stream.write_all(part).await?;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Ok(())
+        }
+        Act::Endless => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await?;
+            loop {
+                stream.write_all(b"10000\r\n").await?;
+                stream.write_all(&[7; 0x10000]).await?;
+                stream.write_all(b"\r\n").await?;
+            }
+        }
+        Act::Text(text) => stream.write_all(text.as_bytes()).await,
+    }
+}
