@@ -106,7 +106,7 @@ async fn core(paths: &Paths, identity: Identity) -> Result<(), CoreError> {
         stores::route(&core.identity, &site.to_string(), core.identity.get("localgw")).await;
     }
     std::fs::create_dir_all(mount::parent(paths))?;
-    let user = User::named(&Paths::below("/"), User::SERVE)?;
+    let user = User::named(paths, User::SERVE)?;
     let (_serve, events) = handover::Core::listen(paths, user)?;
     tokio::spawn(give_lines(core.workshop.clone(), events));
     core.resume_jobs();

@@ -131,6 +131,15 @@ impl Inspector {
                 .ok_or_else(|| Refusal::Mismatch { found: detect(&self.head).to_string() })?,
             (_, None) => self.total,
         };
+        let cut = match format {
+            ImageFormat::Qcow2 => qcow2::is_cut(&self.head, self.total),
+            // A dynamic disk ends with the footer that it starts with.
+            ImageFormat::Vhd => !self.tail.starts_with(b"conectix"),
+            _ => false,
+        };
+        if cut {
+            return Err(invalid(format, format!("it is cut after {} bytes", self.total)));
+        }
         if virtual_size == 0 || virtual_size > LARGEST {
             return Err(invalid(format, format!("a disk of {virtual_size} bytes")));
         }

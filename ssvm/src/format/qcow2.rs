@@ -54,6 +54,41 @@ pub(super) fn virtual_size(head: &[u8]) -> Result<u64, String> {
     }
 }
 
+/// Whether a file of `total` bytes with this head is cut: the last cluster that its reference counts name lies
+/// more than a cluster behind its end. Counts that lie behind `head` are not looked at.
+pub(super) fn is_cut(head: &[u8], total: u64) -> bool {
+    last_cluster(head).is_some_and(|(end, cluster)| end > total.saturating_add(cluster))
+}
+
+/// The end of the last cluster in use, and the size of one.
+fn last_cluster(head: &[u8]) -> Option<(u64, u64)> {
+    let bits = be32(head, 20).filter(|bits| (9..=21).contains(bits))?;
+    let cluster = 1_u64 << bits;
+    let width = if be32(head, 4)? == 3 { be32(head, 96).filter(|order| *order <= 6)? } else { 4 };
+    let per_block = (cluster * 8) >> width;
+    let table = usize::try_from(be64(head, 48)?).ok()?;
+    let entries = u64::from(be32(head, 56)?) * cluster / 8;
+    let mut end = 0;
+    for entry in 0..entries {
+        let at = usize::try_from(entry).ok().and_then(|e| table.checked_add(e.checked_mul(8)?))?;
+        let Some(block) = be64(head, at) else { break };
+        if block == 0 {
+            continue;
+        }
+        end = end.max(block.saturating_add(cluster));
+        let start = usize::try_from(block).ok()?;
+        let Some(counts) = start.checked_add(1 << bits).and_then(|stop| head.get(start..stop)) else {
+            continue;
+        };
+        if let Some(last) = counts.iter().rposition(|byte| *byte != 0) {
+            // Counts of less than a byte share one; the first of them is enough to tell.
+            let index = ((last as u64) * 8) >> width;
+            end = end.max((entry * per_block + index + 1).saturating_mul(cluster));
+        }
+    }
+    Some((end, cluster))
+}
+
 /// Walks the header extensions, which end with one of type 0 or with the first cluster.
 fn extensions(head: &[u8], mut at: usize, end: usize) -> Result<(), String> {
     let end = end.min(head.len());

@@ -77,6 +77,22 @@ fn a_patched_header_does_not_hide_a_data_file() {
 }
 
 #[test]
+fn a_cut_image_is_refused_and_a_whole_one_is_not() {
+    for format in ["qcow2", "vpc"] {
+        for options in [&[][..], &["-o", "preallocation=metadata"], &["-o", "refcount_bits=1"]] {
+            if format == "vpc" && !options.is_empty() {
+                continue;
+            }
+            let whole = made(&[&["-f", format], options, &["image", "64M"]].concat());
+            let declared = if format == "vpc" { ImageFormat::Vhd } else { ImageFormat::Qcow2 };
+            assert!(judge(declared, &whole).is_ok(), "{options:?}");
+            let cut = judge(declared, &whole[..whole.len() / 2]);
+            assert!(cut.unwrap_err().reason().contains("it is cut after"), "{options:?}");
+        }
+    }
+}
+
+#[test]
 fn declared_and_found_must_agree() {
     let qcow2 = made(&["-f", "qcow2", "image", "1G"]);
     assert!(matches!(judge(ImageFormat::Raw, &qcow2), Err(Refusal::Mismatch { .. })));

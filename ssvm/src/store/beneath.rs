@@ -183,20 +183,29 @@ fn empty(folder: &OwnedFd, name: &str) -> StoreResult<()> {
     Ok(())
 }
 
-/// Lets every host write into a folder (or the folder of a file) and those on the way to it. `true`
-/// where anything was changed.
+/// Lets every host write into a folder (or the folder of a file), those on the way to it, and those
+/// directly within it. `true` where anything was changed.
 pub(crate) fn open_up(root: &str, path: &StorePath) -> bool {
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
     let Ok(mut at) = rustix::fs::open(root, flags, Mode::empty()) else { return false };
+    let allow = |folder: &OwnedFd| {
+        rustix::fs::fstat(folder).is_ok_and(|stat| {
+            stat.st_mode & FOLDER_MODE != FOLDER_MODE
+                && rustix::fs::fchmod(folder, Mode::from_raw_mode(stat.st_mode | FOLDER_MODE)).is_ok()
+        })
+    };
     let mut changed = false;
     for name in path.components() {
         let Ok(next) = open(&at, name, OFlags::DIRECTORY | OFlags::RDONLY, 0) else { break };
-        if let Ok(stat) = rustix::fs::fstat(&next)
-            && stat.st_mode & FOLDER_MODE != FOLDER_MODE
-        {
-            changed |= rustix::fs::fchmod(&next, Mode::from_raw_mode(stat.st_mode | FOLDER_MODE)).is_ok();
-        }
+        changed |= allow(&next);
         at = next;
+    }
+    for (name, kind) in entries(&at).unwrap_or_default() {
+        if kind == FileType::Directory
+            && let Ok(inner) = open(&at, &name, OFlags::DIRECTORY | OFlags::RDONLY, 0)
+        {
+            changed |= allow(&inner);
+        }
     }
     changed
 }

@@ -50,6 +50,10 @@ impl Store for FailingStore {
         })
     }
 
+    fn discard<'a>(&'a self, path: &'a StorePath) -> BoxFuture<'a, StoreResult<()>> {
+        self.inner.discard(path)
+    }
+
     fn open<'a>(&'a self, path: &'a StorePath) -> BoxFuture<'a, StoreResult<Box<dyn Source>>> {
         Box::pin(async move {
             let inner = self.inner.open(path).await?;

@@ -86,6 +86,16 @@ impl Store for FolderStore {
         }))
     }
 
+    fn discard<'a>(&'a self, path: &'a StorePath) -> BoxFuture<'a, StoreResult<()>> {
+        Box::pin(async move {
+            let Some(folder) = path.parent() else { return Ok(()) };
+            if self.remove_file(&folder.join(&temporary_name(&self.job))?).await? {
+                self.tidy(&folder).await?;
+            }
+            Ok(())
+        })
+    }
+
     fn open<'a>(&'a self, path: &'a StorePath) -> BoxFuture<'a, StoreResult<Box<dyn Source>>> {
         let (root, path) = (Arc::clone(&self.root), path.clone());
         Box::pin(bounded(move || {

@@ -97,6 +97,9 @@ pub(crate) trait Store: Send + Sync {
         expected: Expected,
     ) -> BoxFuture<'a, StoreResult<Box<dyn Sink>>>;
 
+    /// Removes what attempts to write `path` have left behind whose process has died.
+    fn discard<'a>(&'a self, path: &'a StorePath) -> BoxFuture<'a, StoreResult<()>>;
+
     /// Opens the file at `path` for reading from its start.
     fn open<'a>(&'a self, path: &'a StorePath) -> BoxFuture<'a, StoreResult<Box<dyn Source>>>;
 

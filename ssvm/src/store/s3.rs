@@ -127,6 +127,10 @@ impl Store for S3Store {
         })
     }
 
+    fn discard<'a>(&'a self, path: &'a StorePath) -> BoxFuture<'a, StoreResult<()>> {
+        Box::pin(async move { super::upload::abort_of(self, path).await })
+    }
+
     fn open<'a>(&'a self, path: &'a StorePath) -> BoxFuture<'a, StoreResult<Box<dyn Source>>> {
         Box::pin(async move {
             let object = self

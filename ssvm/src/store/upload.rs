@@ -196,9 +196,8 @@ impl Sink for Upload {
 
 /// Aborts uploads that were begun longer than `age` seconds ago below the folders of a store.
 pub(super) async fn abort_old(store: &S3Store, age: u64) -> StoreResult<u64> {
-    let S3Store { client, bucket, .. } = store;
     // One page at a time: what is left over is for the next sweep.
-    let page = client.list_multipart_uploads().bucket(bucket).send().await;
+    let page = store.client.list_multipart_uploads().bucket(&store.bucket).send().await;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let mut aborted = 0;
     for upload in page.map_err(|e| error("broken uploads", &e))?.uploads.unwrap_or_default() {
@@ -206,13 +205,30 @@ pub(super) async fn abort_old(store: &S3Store, age: u64) -> StoreResult<u64> {
         let ours = ["template/", "volumes/", "snapshots/"].iter().any(|kind| key.starts_with(kind));
         let begun = upload.initiated.map_or(0, |t| u64::try_from(t.secs()).unwrap_or(0));
         if ours && now.saturating_sub(begun) >= age {
-            let gone = client.abort_multipart_upload().bucket(bucket).key(&key).upload_id(id).send();
-            gone.await.map_err(|e| error(&key, &e))?;
-            tracing::info!(key, "aborted what a broken transfer left behind");
+            abort_upload(store, &key, id).await?;
             aborted += 1;
         }
     }
     Ok(aborted)
+}
+
+/// Aborts the uploads of one key.
+pub(super) async fn abort_of(store: &S3Store, path: &StorePath) -> StoreResult<()> {
+    let page = store.client.list_multipart_uploads().bucket(&store.bucket).prefix(path.as_str()).send().await;
+    for upload in page.map_err(|e| error("broken uploads", &e))?.uploads.unwrap_or_default() {
+        let (Some(key), Some(id)) = (upload.key, upload.upload_id) else { continue };
+        if key == path.as_str() {
+            abort_upload(store, &key, id).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn abort_upload(store: &S3Store, key: &str, id: String) -> StoreResult<()> {
+    let gone = store.client.abort_multipart_upload().bucket(&store.bucket).key(key).upload_id(id).send();
+    gone.await.map_err(|e| error(key, &e))?;
+    tracing::info!(key, "aborted what a broken transfer left behind");
+    Ok(())
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ pub(super) async fn fetch(
     abort: &CancellationToken,
 ) -> Result<Stored, Failure> {
     let store = task.store.open(&task.job).await?;
+    store.discard(&task.folder.join(&task.file)?).await?;
     let source = tokio::select! {
         source = HttpSource::open(&task.http, task.limit) => source?,
         () = abort.cancelled() => return Err(Failure::new(FailureKind::Aborted, "aborted")),

@@ -47,7 +47,7 @@ pub(crate) enum ServeError {
 /// # Errors
 /// Where it cannot be shut in; it does not serve then.
 pub(crate) fn run(paths: &Paths) -> Result<(), ServeError> {
-    let user = User::named(&Paths::below("/"), User::SERVE)?;
+    let user = User::named(paths, User::SERVE)?;
     let mut write = vec![mount::parent(paths)];
     write.extend(mount::stand_ins(paths));
     let mut read: Vec<_> = READ.iter().map(std::path::PathBuf::from).collect();

@@ -1,87 +1,68 @@
 //! Downloads into a mounted store: what arrives, what is refused, what is left behind.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{fs, sync::Arc};
 
 use common::command::storage::{
-    DownloadStatus, ImageFormat, ListTemplateAnswer, ListTemplateCommand, ResourceType,
-    SecStorageSetupAnswer, StoreRole,
+    DownloadAnswer, DownloadStatus, ImageFormat, ListTemplateAnswer, ListTemplateCommand, ResourceType,
+    StoreRole,
 };
 
 use super::{
-    lab::{Bench, disk, on_bench, template, tool},
+    lab::{disk, in_lab, read, template, tool},
     origin::{Act, Origin},
 };
 
-/// Names in the folder of a template, sorted; none where there is no folder.
-fn files(bench: &Bench, folder: &str) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(bench.file("a", folder))
-        .into_iter()
-        .flatten()
-        .map(|e| e.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
-}
-
-async fn ready(bench: &Bench) {
-    let _: SecStorageSetupAnswer = bench.answer(&bench.set_up("a")).await;
-}
-
-fn read(path: &Path) -> Arc<Vec<u8>> {
-    Arc::new(fs::read(path).unwrap())
-}
-
 #[test]
 fn a_template_is_installed_and_listed() {
-    on_bench(async |bench| {
-        ready(&bench).await;
-        let image = disk(bench.folder.path(), "qcow2", 24);
+    in_lab(async |lab| {
+        lab.ready().await;
+        let image = disk(lab.folder.path(), "qcow2", 24);
         let origin = Origin::start(vec![Act::Serve(read(&image))]).await;
         let sum = tool("sha256sum", &[image.to_str().unwrap()]);
         let sum = format!("{{SHA-256}}{}", sum.split(' ').next().unwrap());
         let mut command = template(
-            bench.nfs("a", StoreRole::Image),
+            lab.nfs("a", StoreRole::Image),
             201,
             &format!("{}/disk.qcow2", origin.url),
             ImageFormat::Qcow2,
         );
         command.checksum = Some(sum.clone());
-        let answer = bench.download(&command).await;
+        let answer = lab.download(&command).await;
         assert_eq!(answer.download_status, DownloadStatus::Downloaded, "{answer:?}");
         assert_eq!((answer.template_size, answer.download_pct), (24 << 20, 100));
         assert_eq!(answer.template_physical_size as u64, fs::metadata(&image).unwrap().len());
         assert_eq!(answer.checksum.as_deref(), Some(sum.as_str()));
         let path = answer.install_path.clone().unwrap();
         assert!(path.starts_with("template/tmpl/2/201/") && path.ends_with(".qcow2"), "{path}");
-        let installed = bench.file("a", &path);
+        let installed = lab.file("a", &path);
         tool(
             "qemu-img",
             &["compare", "-f", "qcow2", "-F", "qcow2", image.to_str().unwrap(), installed.to_str().unwrap()],
         );
-        assert_eq!(files(&bench, "template/tmpl/2/201").len(), 2);
+        assert_eq!(lab.files("template/tmpl/2/201").len(), 2);
         for file in ["template.properties", installed.file_name().unwrap().to_str().unwrap()] {
-            let file = bench.file("a", &format!("template/tmpl/2/201/{file}"));
+            let file = lab.file("a", &format!("template/tmpl/2/201/{file}"));
             assert_eq!(tool("stat", &["-c", "%a", file.to_str().unwrap()]).trim(), "666");
         }
         let list = ListTemplateCommand { store: command.store.clone(), ..Default::default() };
-        let listed: ListTemplateAnswer = bench.answer(&list).await;
+        let listed: ListTemplateAnswer = lab.answer(&list).await;
         let entry = &listed.template_infos["201-2-0b1c2d3e"];
         assert_eq!((entry.install_path.as_str(), entry.id, entry.size), (path.as_str(), 201, 24 << 20));
         assert!(!entry.is_corrupted);
         let job = answer.job_id.unwrap();
-        let purged = bench.progress(&command, &job.to_uppercase(), "PURGE").await;
+        let purged = lab.progress(&command, &job.to_uppercase(), "PURGE").await;
         assert_eq!(purged.install_path.as_deref(), Some(path.as_str()));
-        let gone = bench.progress(&command, &job, "GET_STATUS").await;
+        let gone = lab.progress(&command, &job, "GET_STATUS").await;
         assert_eq!((gone.download_status, gone.job_id), (DownloadStatus::Unknown, Some(job)));
     });
 }
 
 #[test]
 fn what_is_wrong_is_refused_and_leaves_nothing() {
-    on_bench(async |bench| {
-        ready(&bench).await;
-        let image = disk(bench.folder.path(), "qcow2", 2);
-        let hostile = bench.folder.path().join("hostile.qcow2");
+    in_lab(async |lab| {
+        lab.ready().await;
+        let image = disk(lab.folder.path(), "qcow2", 2);
+        let hostile = lab.folder.path().join("hostile.qcow2");
         tool(
             "qemu-img",
             &[
@@ -98,46 +79,66 @@ fn what_is_wrong_is_refused_and_leaves_nothing() {
                 "1G",
             ],
         );
-        let text = |head: &str| Act::Text(format!("{head}\r\nContent-Length: 0\r\n\r\n"));
+        let text = |head: &str| Act::Raw(format!("{head}\r\nContent-Length: 0\r\n\r\n").into());
         let page = Act::Serve(Arc::new(b"<!DOCTYPE html><html>not an image".repeat(40)));
         let not_qcow2 = "The downloaded file is not a valid QCOW2. Ask the administrator to check the logs for more details.";
         let wrong = "{SHA-256}00";
-        let cases: Vec<(Act, Option<&str>, &str)> = vec![
-            (Act::Serve(read(&hostile)), None, not_qcow2),
-            (page, None, "Failed to install: Template content is unsupported"),
-            (Act::Serve(read(&image)), Some(wrong), "didn't match the given value, \"{SHA-256}00\""),
-            (Act::Endless, None, "Failed to install: Template content is unsupported"),
-            (text("HTTP/1.1 404 Not Found"), None, " HTTP Server returned 404 (expected 200 OK) "),
+        let whole = read(&image);
+        let half = Arc::new(whole[..whole.len() / 2].to_vec());
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", whole.len() / 2);
+        let cases: Vec<(Vec<Act>, Option<&str>, &str)> = vec![
+            // Half an image, served as if it were whole; a length that is half of what comes; and one that is
+            // twice of what ever comes.
+            (vec![Act::Serve(Arc::clone(&half))], None, not_qcow2),
+            (vec![Act::Raw([head.into_bytes(), whole.to_vec()].concat())], None, not_qcow2),
             (
-                text("HTTP/1.1 302 Found\r\nLocation: http://203.0.113.1/"),
+                vec![Act::Cut(Arc::clone(&whole), 1 << 20), Act::Cut(Arc::clone(&whole), 0)],
+                None,
+                "incomplete download",
+            ),
+            (vec![Act::Serve(read(&hostile))], None, not_qcow2),
+            (vec![page], None, "Failed to install: Template content is unsupported"),
+            (
+                vec![Act::Serve(Arc::clone(&whole))],
+                Some(wrong),
+                "didn't match the given value, \"{SHA-256}00\"",
+            ),
+            (vec![Act::Endless], None, "Failed to install: Template content is unsupported"),
+            (vec![text("HTTP/1.1 404 Not Found")], None, " HTTP Server returned 404 (expected 200 OK) "),
+            (
+                vec![text("HTTP/1.1 302 Found\r\nLocation: http://203.0.113.1/")],
                 None,
                 "due to redirection, response code: 302",
             ),
-            (Act::Text("HTTP/1.0 200 OK\r\n\r\nabc".into()), None, " Failed to receive length of download "),
+            (
+                vec![Act::Raw(b"HTTP/1.0 200 OK\r\n\r\nabc".to_vec())],
+                None,
+                " Failed to receive length of download ",
+            ),
         ];
-        for (number, (act, checksum, expected)) in cases.into_iter().enumerate() {
-            let origin = Origin::start(vec![act]).await;
+        for (number, (acts, checksum, expected)) in cases.into_iter().enumerate() {
+            let origin = Origin::start(acts).await;
             let id = 300 + i64::try_from(number).unwrap();
             let url = format!("{}/x.qcow2", origin.url);
-            let mut command = template(bench.nfs("a", StoreRole::Image), id, &url, ImageFormat::Qcow2);
+            let mut command = template(lab.nfs("a", StoreRole::Image), id, &url, ImageFormat::Qcow2);
             command.checksum = checksum.map(str::to_owned);
-            let answer = bench.download(&command).await;
+            let answer = lab.download(&command).await;
             assert_eq!(answer.download_status, DownloadStatus::DownloadError, "{answer:?}");
             let error = answer.error_string.unwrap();
             assert!(error.contains(expected), "{error}");
-            assert!(files(&bench, &format!("template/tmpl/2/{id}")).is_empty(), "{expected}");
+            assert!(lab.files(&format!("template/tmpl/2/{id}")).is_empty(), "{expected}");
         }
     });
 }
 
 #[test]
 fn urls_of_tenants_do_not_reach_the_operators_places() {
-    on_bench(async |bench| {
-        ready(&bench).await;
+    in_lab(async |lab| {
+        lab.ready().await;
         let try_url = async |url: &str, follow| {
-            let mut command = template(bench.nfs("a", StoreRole::Image), 400, url, ImageFormat::Qcow2);
+            let mut command = template(lab.nfs("a", StoreRole::Image), 400, url, ImageFormat::Qcow2);
             command.follow_redirects = follow;
-            let answer = bench.download(&command).await;
+            let answer = lab.download(&command).await;
             assert_eq!(answer.download_status, DownloadStatus::DownloadError, "{url}");
             answer.error_string.unwrap()
         };
@@ -158,7 +159,7 @@ fn urls_of_tenants_do_not_reach_the_operators_places() {
             "Scheme is not supported ftp://203.0.113.1/x.qcow2"
         );
         let to = |place: &str| {
-            Act::Text(format!("HTTP/1.1 302 x\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n"))
+            Act::Raw(format!("HTTP/1.1 302 x\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n").into())
         };
         for place in
             ["http://169.254.169.254/latest/meta-data", "http://127.0.0.1:8210/", "http://10.1.1.5:8080/"]
@@ -175,26 +176,26 @@ fn urls_of_tenants_do_not_reach_the_operators_places() {
 
 #[test]
 fn a_path_outside_the_store_is_refused() {
-    on_bench(async |bench| {
-        ready(&bench).await;
+    in_lab(async |lab| {
+        lab.ready().await;
         let origin = Origin::start(vec![Act::Serve(Arc::new(vec![1; 4096]))]).await;
         for path in ["template/tmpl/2/../../../../evil", "../evil/a/b", "etc/cron.d/x", "template"] {
             let url = format!("{}/x.raw", origin.url);
-            let mut command = template(bench.nfs("a", StoreRole::Image), 401, &url, ImageFormat::Raw);
+            let mut command = template(lab.nfs("a", StoreRole::Image), 401, &url, ImageFormat::Raw);
             command.install_path = Some(path.into());
-            let answer = bench.download(&command).await;
+            let answer = lab.download(&command).await;
             assert_eq!(answer.download_status, DownloadStatus::DownloadError, "{path}: {answer:?}");
         }
         assert!(origin.requests().is_empty());
-        assert!(!bench.folder.path().join("evil").exists());
+        assert!(!lab.folder.path().join("evil").exists());
     });
 }
 
 #[test]
-fn broken_transfers_go_on_and_the_processes_may_die() {
-    on_bench(async |mut bench| {
-        ready(&bench).await;
-        let image = disk(bench.folder.path(), "qcow2", 16);
+fn broken_transfers_go_on() {
+    in_lab(async |lab| {
+        lab.ready().await;
+        let image = disk(lab.folder.path(), "qcow2", 16);
         let file = read(&image);
         let acts = vec![
             Act::Cut(Arc::clone(&file), 5 << 20),
@@ -203,81 +204,69 @@ fn broken_transfers_go_on_and_the_processes_may_die() {
         ];
         let origin = Origin::start(acts).await;
         let url = format!("{}/disk.qcow2", origin.url);
-        let command = template(bench.nfs("a", StoreRole::Image), 500, &url, ImageFormat::Qcow2);
-        let answer = bench.download(&command).await;
+        let command = template(lab.nfs("a", StoreRole::Image), 500, &url, ImageFormat::Qcow2);
+        let answer = lab.download(&command).await;
         assert_eq!(answer.download_status, DownloadStatus::Downloaded, "{answer:?}");
-        assert_eq!(fs::read(bench.file("a", &answer.install_path.unwrap())).unwrap(), *file);
+        assert_eq!(fs::read(lab.file("a", &answer.install_path.unwrap())).unwrap(), *file);
         assert!(origin.requests()[1].contains("if-range: \"v1\""));
+    });
+}
 
-        // A slow download; serve dies, then the core, and the job is still the same one.
-        let slow = Act::Slow(Arc::clone(&file), 64 * 1024);
-        let origin = Origin::start(vec![slow.clone(), slow.clone(), slow]).await;
-        let command = template(
-            bench.nfs("a", StoreRole::Image),
-            501,
-            &format!("{}/disk.qcow2", origin.url),
-            ImageFormat::Qcow2,
-        );
-        let first: common::command::storage::DownloadAnswer = bench.answer(&command).await;
-        let job = first.job_id.clone().unwrap();
-        let joined: common::command::storage::DownloadAnswer = bench.answer(&command).await;
-        assert_eq!(joined.job_id.as_deref(), Some(job.as_str()), "a repeated command joins");
-        bench.restart_serve();
-        bench.restart_core().await;
-        let answer = bench.ended(&command, &job).await;
+#[test]
+fn a_source_that_falls_silent_is_asked_for_the_rest() {
+    in_lab(async |lab| {
+        lab.ready().await;
+        let file = read(&disk(lab.folder.path(), "qcow2", 3));
+        let acts = vec![Act::Stall(Arc::clone(&file), 1 << 20), Act::Serve(Arc::clone(&file))];
+        let origin = Origin::start(acts).await;
+        let url = format!("{}/disk.qcow2", origin.url);
+        let command = template(lab.nfs("a", StoreRole::Image), 501, &url, ImageFormat::Qcow2);
+        let answer = lab.download(&command).await;
         assert_eq!(answer.download_status, DownloadStatus::Downloaded, "{answer:?}");
-        assert_eq!(fs::read(bench.file("a", &answer.install_path.unwrap())).unwrap(), *file);
-        assert_eq!(files(&bench, "template/tmpl/2/501").len(), 2);
+        assert_eq!(fs::read(lab.file("a", &answer.install_path.unwrap())).unwrap(), *file);
+        assert!(origin.requests()[1].contains(&format!("range: bytes={}-", 1 << 20)));
     });
 }
 
 #[test]
 fn a_download_can_be_stopped_and_taken_up_again() {
-    on_bench(async |bench| {
-        ready(&bench).await;
-        let image = disk(bench.folder.path(), "qcow2", 4);
+    in_lab(async |lab| {
+        lab.ready().await;
+        let image = disk(lab.folder.path(), "qcow2", 4);
         let file = read(&image);
         let origin =
             Origin::start(vec![Act::Stall(Arc::clone(&file), 1 << 20), Act::Serve(Arc::clone(&file))]).await;
         let command = template(
-            bench.nfs("a", StoreRole::Image),
+            lab.nfs("a", StoreRole::Image),
             600,
             &format!("{}/disk.qcow2", origin.url),
             ImageFormat::Qcow2,
         );
-        let first: common::command::storage::DownloadAnswer = bench.answer(&command).await;
+        let first: DownloadAnswer = lab.answer(&command).await;
         let job = first.job_id.unwrap();
-        let waiting = std::time::Instant::now();
-        let shown = loop {
-            let answer = bench.progress(&command, &job, "GET_STATUS").await;
-            if answer.download_pct >= 20 {
-                break answer;
-            }
-            assert!(waiting.elapsed() < Duration::from_secs(20));
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        };
+        let shown = lab.arrived(&command, &job, 20).await;
         let percent = u8::try_from((100 << 20) / file.len()).unwrap();
         assert_eq!(
             (shown.download_status, shown.download_pct),
             (DownloadStatus::DownloadInProgress, percent)
         );
         assert!(shown.download_path.unwrap().ends_with(&format!("template/tmpl/2/600/dnld{job}tmp_")));
-        let stopped = bench.progress(&command, &job, "ABORT").await;
+        let stopped = lab.progress(&command, &job, "ABORT").await;
         assert_eq!(stopped.download_status, DownloadStatus::NotDownloaded);
-        assert!(files(&bench, "template/tmpl/2/600").is_empty());
-        let again = bench.progress(&command, &job, "RESTART").await;
+        assert!(lab.files("template/tmpl/2/600").is_empty());
+        let again = lab.progress(&command, &job, "RESTART").await;
         assert_eq!(again.job_id.as_deref(), Some(job.as_str()));
-        assert_eq!(bench.ended(&command, &job).await.download_status, DownloadStatus::Downloaded);
-        let fresh = bench.progress(&command, "jobid0000", "GET_OR_RESTART").await;
+        assert_eq!(lab.ended(&command, &job).await.download_status, DownloadStatus::Downloaded);
+        let fresh = lab.progress(&command, "jobid0000", "GET_OR_RESTART").await;
         assert!(fresh.job_id.is_some_and(|id| id != job));
     });
 }
 
 #[test]
 fn a_snapshot_is_taken_as_it_is() {
-    on_bench(async |bench| {
-        ready(&bench).await;
-        let delta = bench.folder.path().join("delta");
+    in_lab(async |lab| {
+        lab.ready().await;
+        let delta = lab.folder.path().join("delta");
         tool(
             "qemu-img",
             &[
@@ -296,7 +285,7 @@ fn a_snapshot_is_taken_as_it_is() {
         );
         let origin = Origin::start(vec![Act::Serve(read(&delta))]).await;
         let mut command = template(
-            bench.nfs("a", StoreRole::Image),
+            lab.nfs("a", StoreRole::Image),
             12,
             &format!("{}/51ab_temp", origin.url),
             ImageFormat::Qcow2,
@@ -304,10 +293,10 @@ fn a_snapshot_is_taken_as_it_is() {
         command.resource_type = ResourceType::Snapshot;
         command.install_path = Some("snapshots/2/31".into());
         command.format = None;
-        let answer = bench.download(&command).await;
+        let answer = lab.download(&command).await;
         assert_eq!(answer.install_path.as_deref(), Some("snapshots/2/31/51ab"), "{answer:?}");
         assert_eq!((answer.template_size, answer.download_status), (0, DownloadStatus::Downloaded));
-        assert_eq!(files(&bench, "snapshots/2/31"), ["51ab"]);
-        assert_eq!(*read(&bench.file("a", "snapshots/2/31/51ab")), *read(&delta));
+        assert_eq!(lab.files("snapshots/2/31"), ["51ab"]);
+        assert_eq!(*read(&lab.file("a", "snapshots/2/31/51ab")), *read(&delta));
     });
 }

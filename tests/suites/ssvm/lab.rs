@@ -2,9 +2,8 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
     net::SocketAddr,
-    os::unix::net::UnixStream,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
@@ -22,24 +21,21 @@ use common::{
         agent::ReadyCommand,
         storage::{
             DataStoreTO, DownloadAnswer, DownloadCommand, DownloadProgressCommand, DownloadStatus,
-            ImageFormat, NfsTO, S3TO, SecStorageSetupCommand, StoreRole,
+            ImageFormat, NfsTO, S3TO, SecStorageSetupAnswer, SecStorageSetupCommand, StoreRole,
         },
     },
     paths::Paths,
-    shim::wire::{Reply, Request},
+    shim::wire::{self, Request},
 };
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tests::lab::{Namespace, Process, binary};
 use tokio::sync::watch;
+
+use super::s3::{self, ACCESS, ADDRESS as S3, Bucket, SECRET};
 
 /// Address of the management server, on the VM's management network.
 const SERVER: &str = "10.1.1.5";
 /// Address of the web server, on the VM's public network.
 pub const WEB: &str = "203.0.113.1";
-/// Address of the S3 server.
-pub const S3: &str = "10.1.2.9";
-pub const ACCESS: &str = "SUITEACCESSKEY";
-pub const SECRET: &str = "secret-of-the-suite";
 /// Longest wait for anything.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
@@ -64,19 +60,29 @@ impl Manager for Office {
 }
 
 /// The VM and what is around it.
-pub struct Bench {
+pub struct Lab {
     pub core: Process,
     pub serve: Process,
     pub agent: AttachedAgent,
     seen: watch::Receiver<Option<AttachedAgent>>,
     _server: Server,
+    bucket: Option<Bucket>,
     // What runs in it ends with it, and only then its files go.
     pub namespace: Arc<Namespace>,
     pub folder: tempfile::TempDir,
 }
 
-/// Runs a scene on a bench; the thread of the test lives in the namespace of the VM.
-pub fn on_bench<F: Future<Output = ()>>(scene: impl FnOnce(Bench) -> F) {
+/// Runs a scene on a lab; the thread of the test lives in the namespace of the VM.
+pub fn in_lab<F: Future<Output = ()>>(scene: impl FnOnce(Lab) -> F) {
+    enter(false, scene);
+}
+
+/// The same with an S3 server beside it.
+pub fn in_lab_with_s3<F: Future<Output = ()>>(scene: impl FnOnce(Lab) -> F) {
+    enter(true, scene);
+}
+
+fn enter<F: Future<Output = ()>>(with_s3: bool, scene: impl FnOnce(Lab) -> F) {
     let namespace = Namespace::new("ssvm");
     for (device, address) in
         [("eth0", "169.254.1.2/16"), ("eth1", "10.1.1.21/24"), ("eth2", "203.0.113.51/24")]
@@ -86,13 +92,13 @@ pub fn on_bench<F: Future<Output = ()>>(scene: impl FnOnce(Bench) -> F) {
         namespace.ip(&["link", "set", &peer, "up"]);
         namespace.address(device, address);
     }
-    for address in [format!("{SERVER}/24"), format!("{WEB}/24"), format!("{S3}/24"), "10.1.1.7/24".into()] {
+    for address in [format!("{SERVER}/24"), format!("{WEB}/24"), "10.1.1.7/24".into()] {
         namespace.ip(&["addr", "add", &address, "dev", "lo"]);
     }
-    let file = fs::File::open(Path::new("/run/netns").join(namespace.name())).unwrap();
-    move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), Some(LinkNameSpaceType::Network)).unwrap();
+    let bucket = with_s3.then(|| s3::bucket(&namespace));
+    namespace.enter();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { scene(Bench::start(Arc::new(namespace)).await).await });
+    runtime.block_on(async { scene(Lab::start(Arc::new(namespace), bucket).await).await });
 }
 
 fn start(namespace: &Namespace, root: &Path, part: &str) -> Process {
@@ -101,13 +107,18 @@ fn start(namespace: &Namespace, root: &Path, part: &str) -> Process {
     Process::start(command)
 }
 
-impl Bench {
-    async fn start(namespace: Arc<Namespace>) -> Self {
+impl Lab {
+    async fn start(namespace: Arc<Namespace>, bucket: Option<Bucket>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
+        fs::set_permissions(root, fs::Permissions::from_mode(0o755)).unwrap();
         for export in ["a", "b"] {
-            fs::create_dir_all(root.join("exports").join(export)).unwrap();
+            let folder = root.join("exports").join(export);
+            fs::create_dir_all(&folder).unwrap();
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).unwrap();
         }
+        fs::create_dir_all(root.join("etc")).unwrap();
+        fs::write(root.join("etc/passwd"), "serve:x:65534:65534:serve:/:/none\n").unwrap();
         let cache = root.join("var/cache/cloud");
         fs::create_dir_all(&cache).unwrap();
         fs::write(
@@ -135,11 +146,10 @@ impl Bench {
         let server = Server::bind(address, ServerConfig::default(), tls.unwrap(), office).await.unwrap();
         let core = start(&namespace, root, "core");
         let serve = start(&namespace, root, "serve");
-        let found = tokio::time::timeout(LIMIT, seen.wait_for(Option::is_some)).await;
-        let Ok(Ok(found)) = found else { panic!("no agent came:\n{}", core.output()) };
-        let agent = found.clone().unwrap();
-        drop(found);
-        Self { folder, core, serve, agent, seen, _server: server, namespace }
+        let came = tokio::time::timeout(LIMIT, seen.wait_for(Option::is_some)).await.is_ok();
+        assert!(came, "no agent came:\n{}", core.output());
+        let agent = seen.borrow().clone().unwrap();
+        Self { folder, core, serve, agent, seen, _server: server, bucket, namespace }
     }
 
     /// Kills the core and starts it again; waits until it is back.
@@ -190,7 +200,7 @@ impl Bench {
             access_key: Some(Secret::new(ACCESS)),
             secret_key: Some(Secret::new(SECRET)),
             end_point: Some(format!("{S3}:7480")),
-            bucket_name: Some("suite".into()),
+            bucket_name: Some(self.bucket().name.clone()),
             https_flag: Some(false),
             ..S3TO::default()
         }))
@@ -211,28 +221,61 @@ impl Bench {
         self.folder.path().join("exports").join(export).join(path)
     }
 
-    /// Starts a real S3 server with an empty bucket.
-    pub fn start_s3(&self) {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("stores/s3");
-        let folder = self.folder.path().join("s3");
-        let out = self.namespace.command(script).arg(&folder).args([S3, ACCESS, SECRET]).output().unwrap();
-        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-        self.s3_request("-X PUT", "");
+    fn bucket(&self) -> &Bucket {
+        self.bucket.as_ref().expect("a lab with an S3 server")
     }
 
-    /// One request to the bucket; what it printed.
-    pub fn s3_request(&self, arguments: &str, key: &str) -> Vec<u8> {
-        let out = self.namespace.sh(&format!(
-            "curl -sS --fail-with-body --max-time 60 --aws-sigv4 aws:amz:us-east-1:s3 --user {ACCESS}:{SECRET} \
-             {arguments} 'http://{S3}:7480/suite/{key}'"
-        ));
-        assert!(out.status.success(), "{key}: {}", String::from_utf8_lossy(&out.stdout));
-        out.stdout
+    /// An object of the bucket.
+    pub fn s3_object(&self, key: &str) -> Vec<u8> {
+        self.bucket().run(&self.namespace, &["get", "--quiet", &format!("BUCKET/{key}"), "-"])
     }
 
-    /// Whether the bucket holds a key.
-    pub fn s3_keys(&self) -> String {
-        String::from_utf8(self.s3_request("", "?list-type=2")).unwrap()
+    /// Puts an object into the bucket.
+    pub fn s3_put(&self, key: &str) {
+        let file = self.folder.path().join("etc/passwd");
+        self.bucket().run(&self.namespace, &["put", file.to_str().unwrap(), &format!("BUCKET/{key}")]);
+    }
+
+    /// The keys of the bucket, sorted.
+    pub fn s3_keys(&self) -> Vec<String> {
+        let text = String::from_utf8(self.bucket().run(&self.namespace, &["ls", "-r", "BUCKET"])).unwrap();
+        let prefix = format!("s3://{}/", self.bucket().name);
+        text.lines().map(|line| line.split_once(&prefix).unwrap().1.to_owned()).collect()
+    }
+
+    /// Uploads to the bucket that were begun and not ended.
+    pub fn s3_uploads(&self) -> Vec<String> {
+        let text = String::from_utf8(self.bucket().run(&self.namespace, &["multipart", "BUCKET"])).unwrap();
+        text.lines().filter(|line| line.starts_with("20")).map(str::to_owned).collect()
+    }
+
+    /// Sets the export `a` up.
+    pub async fn ready(&self) {
+        let _: SecStorageSetupAnswer = self.answer(&self.set_up("a")).await;
+    }
+
+    /// Names in a folder of the export `a`, sorted; none where there is no folder.
+    pub fn files(&self, folder: &str) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(self.file("a", folder))
+            .into_iter()
+            .flatten()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Waits until so many percent of a download have arrived.
+    pub async fn arrived(&self, command: &DownloadCommand, job: &str, percent: u8) -> DownloadAnswer {
+        let start = std::time::Instant::now();
+        loop {
+            let answer = self.progress(command, job, "GET_STATUS").await;
+            if answer.download_pct >= percent {
+                return answer;
+            }
+            assert!(start.elapsed() < LIMIT, "{answer:?}\n{}", self.serve.output());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Polls a download until it has ended.
@@ -270,14 +313,8 @@ impl Bench {
 
     /// A command line as the shim gives it to the core: exit code and output.
     pub fn shim(&self, words: &[&str]) -> (u8, String) {
-        let mut stream = UnixStream::connect(Paths::below(self.folder.path()).core_socket()).unwrap();
-        let words = words.iter().map(|w| (*w).to_owned()).collect();
-        let request = serde_json::to_vec(&Request { words }).unwrap();
-        stream.write_all(&u32::try_from(request.len()).unwrap().to_be_bytes()).unwrap();
-        stream.write_all(&request).unwrap();
-        let mut reply = Vec::new();
-        stream.read_to_end(&mut reply).unwrap();
-        let reply: Reply = serde_json::from_slice(&reply[4..]).unwrap();
+        let (paths, request) = (Paths::below(self.folder.path()), Request::new(words.iter().copied()));
+        let reply = wire::call(&paths, &request, LIMIT).unwrap();
         (reply.code, reply.stdout + &reply.stderr)
     }
 
@@ -308,6 +345,11 @@ pub fn template(store: DataStoreTO, id: i64, url: &str, format: ImageFormat) -> 
         name: Some(unique),
         ..DownloadCommand::default()
     }
+}
+
+/// A file's bytes, for a web server.
+pub fn read(path: &Path) -> Arc<Vec<u8>> {
+    Arc::new(fs::read(path).unwrap())
 }
 
 /// Runs a tool of the machine; what it printed.

@@ -5,4 +5,6 @@ mod copies;
 mod downloads;
 mod lab;
 mod origin;
+mod restarts;
+mod s3;
 mod setup;

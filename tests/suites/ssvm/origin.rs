@@ -3,7 +3,6 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use tokio::{
@@ -22,12 +21,10 @@ pub enum Act {
     Cut(Arc<Vec<u8>>, usize),
     /// The first so many bytes, then nothing, for ever.
     Stall(Arc<Vec<u8>>, usize),
-    /// So many bytes at a time, with a short pause in between.
-    Slow(Arc<Vec<u8>>, usize),
     /// Bytes without end and without a length.
     Endless,
     /// This head and body.
-    Text(String),
+    Raw(Vec<u8>),
 }
 
 /// The server; it stops with the runtime.
@@ -103,14 +100,6 @@ async fn act_out(stream: &mut TcpStream, act: Act, from: Option<usize>) -> std::
             stream.write_all(&file[from..from + bytes]).await?;
             std::future::pending().await
         }
-        Act::Slow(file, bytes) => {
-            stream.write_all(start(&file).as_bytes()).await?;
-            for part in file[from..].chunks(bytes) {
-                stream.write_all(part).await?;
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            Ok(())
-        }
         Act::Endless => {
             stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await?;
             loop {
@@ -119,6 +108,6 @@ async fn act_out(stream: &mut TcpStream, act: Act, from: Option<usize>) -> std::
                 stream.write_all(b"\r\n").await?;
             }
         }
-        Act::Text(text) => stream.write_all(text.as_bytes()).await,
+        Act::Raw(bytes) => stream.write_all(&bytes).await,
     }
 }

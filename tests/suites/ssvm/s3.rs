@@ -1,0 +1,87 @@
+//! One real S3 server for all tests of the suite, on a network that each lab joins.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+
+use tests::lab::{Namespace, join, run_id};
+
+/// Address of the server.
+pub const ADDRESS: &str = "10.1.2.9";
+pub const ACCESS: &str = "SUITEACCESSKEY";
+pub const SECRET: &str = "secret-of-the-suite";
+
+static SERVER: OnceLock<Namespace> = OnceLock::new();
+static LABS: AtomicU8 = AtomicU8::new(20);
+
+/// Ends the server when process `$1` has gone, however it went: nothing drops a static.
+const WATCH: &str = "tail --pid=$1 -s 0.5 -f /dev/null
+for pid in $(ip netns pids $2); do kill -9 $pid; done
+ip netns del $2; rm -rf $3";
+
+/// A bucket of a lab's own.
+pub struct Bucket {
+    pub name: String,
+}
+
+/// Starts the server where it does not run yet, joins its network, and makes an empty bucket. To be called before the
+/// thread enters a lab's namespace: all that runs there ends with the lab.
+pub fn bucket(lab: &Namespace) -> Bucket {
+    let server = SERVER.get_or_init(start);
+    let number = LABS.fetch_add(1, Ordering::Relaxed);
+    let port = format!("lab{number}");
+    join(lab, "store", server, &port);
+    server.attach("br0", &port);
+    lab.address("store", &format!("10.1.2.{number}/24"));
+    let bucket = Bucket { name: format!("suite-{number}") };
+    bucket.run(lab, &["mb", "BUCKET"]);
+    bucket
+}
+
+fn start() -> Namespace {
+    let mut namespace = Namespace::new("s3");
+    namespace.keep();
+    let folder = std::env::temp_dir().join(format!("trivium-s3-{}", run_id()));
+    let watched = Command::new("setsid")
+        .args(["--fork", "sh", "-c", WATCH, "watch", &std::process::id().to_string(), namespace.name()])
+        .arg(&folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(watched.success());
+    namespace.bridge("br0");
+    namespace.address("br0", &format!("{ADDRESS}/24"));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("stores/s3");
+    let out = namespace.command(script).arg(&folder).args([ADDRESS, ACCESS, SECRET]).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    namespace
+}
+
+impl Bucket {
+    /// Runs `s3cmd`, a client that is not ours, with these words; `BUCKET` stands for the URL of the bucket. What it printed.
+    pub fn run(&self, lab: &Namespace, words: &[&str]) -> Vec<u8> {
+        let server = format!("{ADDRESS}:7480");
+        let mut command = lab.command("s3cmd");
+        command.args(["--config=/dev/null", "--no-ssl", "--no-progress"]).args([
+            "--host",
+            &server,
+            "--host-bucket",
+            &server,
+            "--access_key",
+            ACCESS,
+            "--secret_key",
+            SECRET,
+        ]);
+        let url = format!("s3://{}", self.name);
+        let out = command.args(words.iter().map(|word| word.replace("BUCKET", &url))).output().unwrap();
+        assert!(out.status.success(), "{words:?}: {}", String::from_utf8_lossy(&out.stderr));
+        out.stdout
+    }
+}
