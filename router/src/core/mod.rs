@@ -95,7 +95,9 @@ async fn serve(paths: &Paths) -> Result<(), Error> {
     tokio::task::yield_now().await;
     boot::ready(paths, "router").map_err(io_error("cannot tell that the boot is done"))?;
 
-    let mut following = std::pin::pin!(follow(netlink, Arc::clone(&engine)));
+    // A task of its own: it holds the engine while it waits for the kernel, and what is heard from serve
+    // below waits for the engine.
+    let mut following = tokio::spawn(follow(netlink, Arc::clone(&engine)));
     let mut end = signal(SignalKind::terminate()).map_err(io_error("cannot await signals"))?;
     loop {
         tokio::select! {
@@ -103,7 +105,7 @@ async fn serve(paths: &Paths) -> Result<(), Error> {
                 let outcome = outcome.unwrap_or_else(|broken| Err(io::Error::other(broken)));
                 return outcome.map_err(io_error("cannot listen for commands"));
             }
-            () = &mut following => return Ok(()),
+            _ = &mut following => return Ok(()),
             _ = end.recv() => return Ok(()),
             Some(event) = events.recv() => hear(event, &engine).await,
         }
