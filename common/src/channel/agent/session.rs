@@ -111,7 +111,12 @@ impl<'a, R: Resource> Session<'a, R> {
     /// Talks until the connection ends.
     pub(super) async fn talk(mut self) -> End {
         self.send_startup();
-        let end = self.until_end().await;
+        let mut end = self.until_end().await;
+        if matches!(end, End::Lost { .. })
+            && let Some(reason) = self.last_words().await
+        {
+            end = reason;
+        }
         self.waiters.fail_all();
         match end {
             End::Stopped => self.good_bye().await,
@@ -171,6 +176,18 @@ impl<'a, R: Resource> Session<'a, R> {
                 return end;
             }
         }
+    }
+
+    /// What the server said right before the connection ended counts: a refusal comes with its close.
+    async fn last_words(&mut self) -> Option<End> {
+        let work = async { while self.life.work.join_next().await.is_some() {} };
+        // Commands that last go on without this connection.
+        let _ = timeout(SECOND_LOOK, work).await;
+        let mut end = None;
+        while let Ok(event) = self.life.events.try_recv() {
+            end = self.follow(event).or(end);
+        }
+        end
     }
 
     /// When the server counts as dead, unless it is heard before.
