@@ -26,6 +26,8 @@ use crate::{
     },
     plan::{Plan, plan},
     state::{Setup, State},
+    sysctl,
+    view::View,
 };
 
 /// Version of the state file's shape.
@@ -86,6 +88,11 @@ impl Network {
         &self.devices
     }
 
+    /// The state in force, laid over these NICs.
+    pub fn view(&self) -> View<'_> {
+        View::new(&self.setup, &self.state, &self.devices)
+    }
+
     /// Brings the kernel to the state in force: at the start, and whenever a NIC has come or gone.
     pub async fn reconcile(&mut self) -> Result<(), ApplyError> {
         let state = self.state.clone();
@@ -117,6 +124,9 @@ impl Network {
         let next = plan(&self.setup, state, &devices);
         self.filter(&next).await?;
         let before = self.plan.replace(next.clone());
+        if devices != self.devices || before.as_ref().is_none_or(|plan| plan.settings != next.settings) {
+            sysctl::apply(&next.settings);
+        }
         match self.netlink.apply(&next.links).await {
             Ok(steps) => {
                 announce(&steps, &self.setup, &devices);
@@ -172,10 +182,9 @@ impl Network {
     }
 }
 
-/// Tells neighbours about public addresses that are new.
+/// Tells neighbours about addresses that are new.
 fn announce(steps: &[Step], setup: &Setup, devices: &Devices) {
-    let inside = [setup.guest.name(), setup.control.name()];
-    for device in devices.0.iter().filter(|d| !inside.contains(&d.name)) {
+    for device in devices.0.iter().filter(|d| d.name != setup.control.name()) {
         let new = |step: &Step| match step {
             Step::AddAddress(nic, net) if *nic == device.name => Some(net.addr()),
             _ => None,

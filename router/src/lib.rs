@@ -3,6 +3,7 @@
 //! Two processes: [`core`] is privileged and owns links, packet filter and state; [`serve`] runs as its
 //! own user in a sandbox and answers guests. [`snapshot`] is what passes between them.
 
+pub mod acl;
 pub mod apply;
 pub mod conntrack;
 pub mod core;

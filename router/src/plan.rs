@@ -1,12 +1,12 @@
 //! From state to everything that should be: one line a feature.
 
 use crate::{
-    firewall,
+    acl, firewall,
     link::{self, Devices, Links},
     nat,
     nft::Table,
     state::{Setup, State},
-    usage,
+    sysctl, usage,
     view::View,
 };
 
@@ -17,14 +17,16 @@ pub struct Plan {
     pub table: Table,
     /// Addresses, routes and rules.
     pub links: Links,
+    /// Kernel settings of NICs: path below `/proc/sys/net`, value.
+    pub settings: Vec<(String, String)>,
 }
 
 /// Says what should be, for the NICs that are there. Pure: the same input gives the same plan.
 pub fn plan(setup: &Setup, state: &State, devices: &Devices) -> Plan {
     let view = View::new(setup, state, devices);
     let mut table = Table::default();
-    for feature in [firewall::plan, nat::plan, usage::plan] {
+    for feature in [firewall::plan, acl::plan, nat::plan, usage::plan] {
         feature(&view, &mut table);
     }
-    Plan { table, links: link::plan::plan(&view, devices) }
+    Plan { table, links: link::plan::plan(&view, devices), settings: sysctl::nics(&view) }
 }

@@ -2,11 +2,10 @@
 
 use std::{fs, io};
 
-use crate::state::Setup;
+use crate::{state::Setup, view::View};
 
 /// Settings that do not depend on the boot arguments.
-const FIXED: [(&str, &str); 24] = [
-    ("ipv4/ip_forward", "1"),
+const FIXED: [(&str, &str); 23] = [
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/all/accept_source_route", "0"),
     ("ipv4/conf/default/accept_source_route", "0"),
@@ -35,21 +34,31 @@ const FIXED: [(&str, &str); 24] = [
     ("ipv6/conf/default/disable_ipv6", "1"),
 ];
 
-/// The settings of a router.
-pub fn plan(setup: &Setup, public_nics: &[String]) -> Vec<(String, String)> {
+/// The settings of a router, NICs left out.
+pub fn plan(setup: &Setup) -> Vec<(String, String)> {
     let mut settings: Vec<(String, String)> =
         FIXED.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    let public = if setup.strict_reverse_path { "1" } else { "0" };
-    let mut reverse_path = |nic: &str, value: &str| {
+    let mut set = |key: &str, value: &str| settings.push((key.to_owned(), value.to_owned()));
+    set("ipv4/ip_forward", if setup.kind.forwards() { "1" } else { "0" });
+    set("ipv4/conf/default/rp_filter", if setup.strict_reverse_path { "1" } else { "0" });
+    settings
+}
+
+/// The settings of the NICs that are used.
+pub fn nics(view: &View<'_>) -> Vec<(String, String)> {
+    let mut settings = Vec::new();
+    let mut reverse_path = |nic: &str, strict: bool| {
+        let value = if strict { "1" } else { "0" };
         settings.push((format!("ipv4/conf/{nic}/rp_filter"), value.to_owned()));
         settings.push((format!("ipv4/conf/{nic}/send_redirects"), "0".to_owned()));
     };
-    reverse_path("default", public);
-    // Guests cannot use addresses that are not theirs.
-    reverse_path(&setup.guest.name(), "1");
-    reverse_path(&setup.control.name(), "1");
-    for nic in public_nics {
-        reverse_path(nic, public);
+    reverse_path(&view.control(), true);
+    for nic in view.guests.values().filter(|nic| nic.name != view.control()) {
+        // Guests cannot use addresses that are not theirs; but a tier may be the way out of a VPC.
+        reverse_path(&nic.name, !view.setup.vpc.without_public);
+    }
+    for nic in view.outer() {
+        reverse_path(&nic.name, view.setup.strict_reverse_path);
     }
     settings
 }
@@ -71,19 +80,25 @@ pub fn apply(settings: &[(String, String)]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::tests::setup;
+    use crate::state::{
+        Kind,
+        tests::{devices, setup},
+    };
 
     #[test]
     fn guests_are_checked_strictly_and_public_nics_as_asked() {
         let of = |setup: &Setup, key: &str| {
-            let settings = plan(setup, &["eth2".into(), "eth3".into()]);
+            let (state, devices) = (setup.first_state(), devices());
+            let settings = plan(setup).into_iter().chain(nics(&View::new(setup, &state, &devices)));
             settings.into_iter().find(|(k, _)| k == key).unwrap().1
         };
         let mut setup = setup();
         assert_eq!(of(&setup, "ipv4/conf/eth0/rp_filter"), "1");
-        assert_eq!(of(&setup, "ipv4/conf/eth3/rp_filter"), "0");
+        assert_eq!(of(&setup, "ipv4/conf/eth2/rp_filter"), "0");
         setup.strict_reverse_path = true;
-        assert_eq!(of(&setup, "ipv4/conf/eth3/rp_filter"), "1");
+        assert_eq!(of(&setup, "ipv4/conf/eth2/rp_filter"), "1");
         assert_eq!(of(&setup, "ipv4/ip_forward"), "1");
+        setup.kind = Kind::Shared;
+        assert_eq!(of(&setup, "ipv4/ip_forward"), "0");
     }
 }

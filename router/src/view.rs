@@ -1,12 +1,16 @@
 //! What every plan looks at: the state laid over the NICs that are there.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use ipnet::Ipv4Net;
 
 use crate::{
-    link::Devices,
-    state::{Address, Setup, State},
+    link::{Device, Devices},
+    mac::Mac,
+    state::{Address, Kind, Setup, State, Tier},
 };
 
 /// Highest number of a NIC that is used: its routing table is `100 + N`.
@@ -19,22 +23,60 @@ pub struct View<'a> {
     pub setup: &'a Setup,
     /// What documents have made of it.
     pub state: &'a State,
+    /// NICs with guests, by number: the one of the boot arguments, and tiers whose NICs are there.
+    pub guests: BTreeMap<u32, GuestNic<'a>>,
     /// Public NICs that are there and have an address, by number.
     pub public: BTreeMap<u32, PublicNic>,
+    /// NICs of private gateways, the same way.
+    pub private: BTreeMap<u32, PublicNic>,
 }
 
-/// A public NIC and its addresses.
+/// A NIC with guests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestNic<'a> {
+    /// `eth<N>`.
+    pub name: String,
+    /// N.
+    pub number: u32,
+    /// The router's address, and its aliases, with their prefixes.
+    pub addresses: Vec<Ipv4Net>,
+    /// MTU, where one is asked for.
+    pub mtu: Option<u16>,
+    /// The tier of a VPC that it is.
+    pub tier: Option<(Mac, &'a Tier)>,
+}
+
+impl GuestNic<'_> {
+    /// The router's main address.
+    pub fn address(&self) -> Ipv4Addr {
+        self.addresses.first().map_or(Ipv4Addr::UNSPECIFIED, Ipv4Net::addr)
+    }
+
+    /// Networks that the NIC is in, each once.
+    pub fn networks(&self) -> Vec<Ipv4Net> {
+        networks(&self.addresses)
+    }
+
+    /// Whether its guests' packets pass through this router.
+    pub fn is_forwarded(&self) -> bool {
+        self.tier.is_none_or(|(_, tier)| tier.is_gateway)
+    }
+}
+
+/// A NIC to other networks, and its addresses: a public one, or that of a private gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicNic {
     /// `eth<N>`.
     pub name: String,
     /// N.
     pub number: u32,
-    /// The address that the NIC's outgoing connections carry.
-    pub source: Ipv4Addr,
-    /// Gateway of the source address, else of the first address that has one.
+    /// Its Ethernet address.
+    pub mac: Mac,
+    /// The address that the NIC's outgoing connections carry; `None` where they keep their own.
+    pub source: Option<Ipv4Addr>,
+    /// Gateway of the first address, else of the first one that has one.
     pub gateway: Option<Ipv4Addr>,
-    /// Addresses with their prefixes, the source address first.
+    /// Addresses with their prefixes, that of the boot arguments or for source NAT first.
     pub addresses: Vec<Ipv4Net>,
     /// MTU, where some address asks for one: the lowest of all.
     pub mtu: Option<u16>,
@@ -46,27 +88,40 @@ impl PublicNic {
         100 + self.number
     }
 
+    /// The first address: what the router's own packets carry.
+    pub fn address(&self) -> Ipv4Addr {
+        self.addresses.first().map_or(Ipv4Addr::UNSPECIFIED, Ipv4Net::addr)
+    }
+
     /// Networks that the NIC is in, each once.
     pub fn networks(&self) -> Vec<Ipv4Net> {
-        let mut networks: Vec<Ipv4Net> = self.addresses.iter().map(Ipv4Net::trunc).collect();
-        networks.sort_unstable();
-        networks.dedup();
-        networks
+        networks(&self.addresses)
     }
+}
+
+fn networks(addresses: &[Ipv4Net]) -> Vec<Ipv4Net> {
+    let networks: BTreeSet<Ipv4Net> = addresses.iter().map(Ipv4Net::trunc).collect();
+    networks.into_iter().collect()
 }
 
 impl<'a> View<'a> {
     /// Lays the state over the NICs that are there.
     pub fn new(setup: &'a Setup, state: &'a State, devices: &Devices) -> Self {
-        let mut by_nic: BTreeMap<u32, Vec<(Ipv4Addr, &Address)>> = BTreeMap::new();
+        let guests = guests(setup, state, devices);
+        let mut by_nic: BTreeMap<u32, (&Device, Addresses<'_>)> = BTreeMap::new();
         for (address, details) in &state.addresses {
-            if let Some(number) = number(setup, details, devices) {
-                by_nic.entry(number).or_default().push((*address, details));
+            let Some((number, device)) = outer(details, devices) else { continue };
+            if number != setup.control.index && !guests.contains_key(&number) {
+                by_nic.entry(number).or_insert((device, Vec::new())).1.push((*address, details));
             }
         }
-        let public =
-            by_nic.into_iter().filter_map(|(number, addresses)| Some((number, nic(number, addresses)?)));
-        Self { setup, state, public: public.collect() }
+        let mut view = Self { setup, state, guests, public: BTreeMap::new(), private: BTreeMap::new() };
+        for (number, (device, addresses)) in by_nic {
+            let private = addresses.iter().any(|(_, a)| a.private_gateway);
+            let nics = if private { &mut view.private } else { &mut view.public };
+            nics.insert(number, nic(setup, number, device, addresses));
+        }
+        view
     }
 
     /// The public NIC that an address is on.
@@ -74,36 +129,95 @@ impl<'a> View<'a> {
         self.public.values().find(|nic| nic.addresses.iter().any(|net| net.addr() == address))
     }
 
-    /// `eth0`.
-    pub fn guest(&self) -> String {
-        self.setup.guest.name()
+    /// All NICs to other networks, public ones first.
+    pub fn outer(&self) -> impl Iterator<Item = &PublicNic> {
+        self.public.values().chain(self.private.values())
     }
 
-    /// `eth1`.
+    /// NICs whose guests' packets pass through this router.
+    pub fn forwarded(&self) -> impl Iterator<Item = &GuestNic<'a>> {
+        self.guests.values().filter(|nic| self.setup.kind.forwards() && nic.is_forwarded())
+    }
+
+    /// Whether addresses are translated at all.
+    pub const fn translates(&self) -> bool {
+        self.setup.kind.forwards() && !self.setup.routed
+    }
+
+    /// Whether each public address has a gate that only ingress rules open.
+    pub fn has_gates(&self) -> bool {
+        self.setup.kind == Kind::Isolated && !self.setup.routed
+    }
+
+    /// Whether names are resolved here: always in a VPC, elsewhere unless guests ask outside resolvers.
+    pub fn serves_dns(&self) -> bool {
+        self.setup.kind == Kind::Vpc || (self.setup.kind.serves_guests() && !self.setup.external_dns)
+    }
+
+    /// Name of the NIC to the host.
     pub fn control(&self) -> String {
         self.setup.control.name()
     }
 }
 
-/// The NIC of an address: by its MAC, else by its number; never one of guests or of the host.
-fn number(setup: &Setup, address: &Address, devices: &Devices) -> Option<u32> {
-    let by_mac = address.mac.and_then(|mac| devices.by_mac(mac));
-    let by_index = || address.index.and_then(|n| devices.get(&format!("eth{n}")));
-    let number = by_mac.or_else(by_index)?.number()?;
-    (number <= NICS && number != setup.guest.index && number != setup.control.index).then_some(number)
+fn guests<'a>(setup: &'a Setup, state: &'a State, devices: &Devices) -> BTreeMap<u32, GuestNic<'a>> {
+    let boot = setup.guest.iter().map(|nic| {
+        let own = Ipv4Net::new(nic.address, nic.prefix).into_iter();
+        let aliases = state.aliases.iter().filter_map(|(ip, prefix)| Ipv4Net::new(*ip, *prefix).ok());
+        GuestNic {
+            name: nic.name(),
+            number: nic.index,
+            addresses: own.chain(aliases).collect(),
+            mtu: state.guest_mtu.or(nic.mtu),
+            tier: None,
+        }
+    });
+    let tiers = state.tiers.iter().filter_map(|(mac, tier)| {
+        let device = devices.by_mac(*mac)?;
+        let number = device.number().filter(|n| *n <= NICS && *n != setup.control.index)?;
+        Some(GuestNic {
+            name: device.name.clone(),
+            number,
+            addresses: Ipv4Net::new(tier.address, tier.prefix).into_iter().collect(),
+            mtu: tier.mtu,
+            tier: Some((*mac, tier)),
+        })
+    });
+    boot.chain(tiers).map(|nic| (nic.number, nic)).collect()
 }
 
-fn nic(number: u32, mut addresses: Vec<(Ipv4Addr, &Address)>) -> Option<PublicNic> {
+/// The NIC of an address: by its MAC, else by its number.
+fn outer<'d>(address: &Address, devices: &'d Devices) -> Option<(u32, &'d Device)> {
+    let by_mac = address.mac.and_then(|mac| devices.by_mac(mac));
+    let device = by_mac.or_else(|| devices.get(&format!("eth{}", address.index?)))?;
+    device.number().filter(|n| *n <= NICS).map(|n| (n, device))
+}
+
+/// Addresses of one NIC.
+type Addresses<'a> = Vec<(Ipv4Addr, &'a Address)>;
+
+fn nic(setup: &Setup, number: u32, device: &Device, mut addresses: Addresses<'_>) -> PublicNic {
     // The address of the boot arguments, else one that is said to be the source NAT address, else the lowest:
     // the order of arrival does not matter.
-    addresses.sort_by_key(|(address, a)| (!a.boot, !a.source_nat, *address));
-    let source = addresses.first()?.0;
-    Some(PublicNic {
-        name: format!("eth{number}"),
+    addresses.sort_by_key(|(address, a)| {
+        (!a.boot, setup.vpc.source_nat != Some(*address), !a.source_nat, *address)
+    });
+    let first = addresses.first();
+    let marked = first.filter(|(ip, a)| a.source_nat || setup.vpc.source_nat == Some(*ip)).map(|(ip, _)| *ip);
+    let private = addresses.iter().any(|(_, a)| a.private_gateway);
+    let source = match setup.kind {
+        _ if private => marked,
+        // Other public NICs of a VPC carry the one source NAT address, too.
+        Kind::Vpc => marked.or(setup.vpc.source_nat).or(first.map(|(ip, _)| *ip)),
+        _ => first.map(|(ip, _)| *ip),
+    };
+    PublicNic {
+        name: device.name.clone(),
         number,
+        mac: device.mac,
         source,
         gateway: addresses.iter().find_map(|(_, a)| a.gateway),
         addresses: addresses.iter().filter_map(|(ip, a)| Ipv4Net::new(*ip, a.prefix).ok()).collect(),
         mtu: addresses.iter().filter_map(|(_, a)| a.mtu).min(),
-    })
+    }
 }

@@ -16,12 +16,13 @@ use common::{
 use tokio::{sync::Mutex, time::timeout};
 
 use super::{
+    accounting, archive,
     bundle::{self, Item},
     checks, diagnose,
     engine::Engine,
     inbox::{Found, Inbox},
 };
-use crate::{document::Document, link::netlink::Netlink, nft::run, usage};
+use crate::{document::Document, link::netlink::Netlink, nft::run};
 
 /// How long a document waits for a NIC that it names: hot-plugged ones may come after it.
 const NIC: Duration = Duration::from_secs(15);
@@ -53,14 +54,21 @@ impl Commands {
         self.one(command, arguments).await
     }
 
-    async fn one(&self, command: &str, arguments: &[&str]) -> Reply {
+    pub(super) async fn one(&self, command: &str, arguments: &[&str]) -> Reply {
         match command {
             "update_config.py" => self.update(arguments).await,
             "configure.py" => match self.engine.lock().await.reconcile().await {
                 Ok(()) => Reply::ok(""),
                 Err(error) => Reply::fail(1, error),
             },
-            "netusage.sh" => self.usage(arguments).await,
+            "netusage.sh" => accounting::network(&self.engine, arguments).await,
+            "vpc_netusage.sh" => accounting::vpc(&self.engine, arguments).await,
+            "update_interface_config.sh" => self.update_interface(arguments).await,
+            "get_diagnostics_files.py" => archive::run(&self.paths, self, arguments).await,
+            "checkbatchs2svpn.sh" => Reply::ok(arguments.iter().map(|peer| tunnel(peer)).collect::<String>()),
+            "checks2svpn.sh" => Reply { stdout: format!("{NO_TUNNEL}\n"), code: 11, ..Reply::default() },
+            // Without a partner there is nobody to be above.
+            "bumpup_priority.sh" => Reply::ok(""),
             // Without a partner the router is always the one that holds the gateway.
             "checkrouter.sh" => Reply::ok("Status: PRIMARY\n"),
             "getRouterAlerts.sh" => Reply::ok("No Alerts\n"),
@@ -213,9 +221,14 @@ impl Commands {
     async fn wait_for_nics(&self, documents: &[Document]) {
         let mut wanted = Vec::new();
         for document in documents {
-            if let Document::Addresses(changes) = document {
-                let named = changes.iter().filter(|c| c.add && (c.mac.is_some() || c.index.is_some()));
-                wanted.extend(named.map(|c| (c.mac, c.index)));
+            match document {
+                Document::Addresses(changes) => {
+                    let named = changes.iter().filter(|c| c.add && (c.mac.is_some() || c.index.is_some()));
+                    // The MAC counts where it is told: the number may be that of another NIC.
+                    wanted.extend(named.map(|c| (c.mac, c.index.filter(|_| c.mac.is_none()))));
+                }
+                Document::Tier(change) if change.tier.is_some() => wanted.push((Some(change.mac), None)),
+                _ => {}
             }
         }
         let mut news = self.netlink.news();
@@ -235,40 +248,26 @@ impl Commands {
         }
     }
 
-    /// `netusage.sh`: counters of a public NIC.
-    async fn usage(&self, arguments: &[&str]) -> Reply {
-        let (mut get, mut reset, mut address) = (false, false, None);
-        let mut rest = arguments.iter();
-        while let Some(word) = rest.next() {
-            match *word {
-                "-g" => get = true,
-                "-r" => reset = true,
-                "-l" => address = rest.next(),
-                // Accounting follows from the addresses: nothing to create, add or delete.
-                _ => {}
+    /// `update_interface_config.sh ADDRESS PREFIX MTU TRIES`: the MTU of the NIC that has the address, and what
+    /// DHCP tells guests of it.
+    async fn update_interface(&self, arguments: &[&str]) -> Reply {
+        let wrong = |what| Reply::fail(1, format_args!("update_interface_config.sh: {what}"));
+        let [ip, prefix, mtu, ..] = arguments else {
+            return wrong("expects an address, the length of its prefix, an MTU and a number of tries");
+        };
+        let Ok(address) = format!("{ip}/{prefix}").parse() else {
+            return wrong("the address cannot be read");
+        };
+        let Some(mtu) = mtu.parse().ok().filter(|mtu| *mtu >= 576) else {
+            return wrong("the MTU is no number from 576 to 65535");
+        };
+        match self.engine.lock().await.set_mtu(address, mtu).await {
+            Ok(true) => Reply::ok(""),
+            // The management server knows this very text.
+            Ok(false) => {
+                Reply { stdout: format!("Interface with IP {ip} not found\n"), code: 1, ..Reply::default() }
             }
-        }
-        let nic = match address {
-            None => Some("eth2".to_owned()),
-            Some(text) => match text.parse() {
-                Ok(address) => {
-                    let engine = self.engine.lock().await;
-                    let network = engine.network();
-                    let view = crate::view::View::new(network.setup(), network.state(), network.devices());
-                    view.nic_of(address).map(|nic| nic.name.clone())
-                }
-                Err(_) => return Reply::fail(1, format_args!("netusage.sh: {text:?} is no address")),
-            },
-        };
-        let counters = match (get, reset) {
-            (_, true) => run::reset_counters().await,
-            (true, false) => run::counters().await,
-            (false, false) => return Reply::ok(""),
-        };
-        match (counters, nic) {
-            (Err(error), _) => Reply::fail(1, error),
-            (Ok(counters), Some(nic)) if get => Reply::ok(usage::report(&nic, &counters)),
-            _ => Reply::ok(""),
+            Err(error) => Reply::fail(1, error),
         }
     }
 
@@ -285,11 +284,23 @@ impl Commands {
         line("role", "router".to_owned());
         line("name", setup.name.clone());
         line("core running for", format!("{} s", self.started.elapsed().as_secs()));
-        for (role, nic) in [("guest", &setup.guest), ("control", &setup.control)] {
-            line(role, format!("{} {}/{}", nic.name(), nic.address, nic.prefix));
+        line(
+            "control",
+            format!("{} {}/{}", setup.control.name(), setup.control.address, setup.control.prefix),
+        );
+        let view = engine.network().view();
+        for nic in view.guests.values() {
+            let role = if nic.tier.is_some() { "tier" } else { "guest" };
+            nic.addresses.iter().for_each(|address| line(role, format!("{} {address}", nic.name)));
+        }
+        for (mac, tier) in
+            state.tiers.iter().filter(|(mac, _)| engine.network().devices().by_mac(**mac).is_none())
+        {
+            line("tier without its NIC", format!("{mac} {}/{}", tier.address, tier.prefix));
         }
         for (address, details) in &state.addresses {
-            line("public", format!("{address}/{}", details.prefix));
+            let role = if details.private_gateway { "private gateway" } else { "public" };
+            line(role, format!("{address}/{}", details.prefix));
         }
         for (name, figure) in engine.figures() {
             line(name, figure.to_string());
@@ -314,6 +325,14 @@ impl Commands {
         );
         text
     }
+}
+
+/// What is said of a tunnel that is not there.
+const NO_TUNNEL: &str = "IPsec SA not found;Site-to-site VPN have not connected";
+
+/// The state of the tunnel to a peer, as the management server splits it.
+fn tunnel(peer: &str) -> String {
+    format!("{}:11:{NO_TUNNEL}&", peer.replace([':', '&'], ""))
 }
 
 fn base_name(path: &str) -> &str {

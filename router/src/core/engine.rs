@@ -14,6 +14,8 @@ use common::{
     persist::{self, PersistError},
 };
 
+use ipnet::Ipv4Net;
+
 use crate::{
     apply::{ApplyError, Network},
     document::{Document, DocumentError},
@@ -54,6 +56,8 @@ pub(super) struct Engine {
     last: Option<LastChange>,
     /// What serve has counted since it started.
     pub(super) counters: BTreeMap<String, u64>,
+    /// Sockets that serve has been offered, with the kernel's number of the NIC.
+    offered: BTreeMap<Listener, u32>,
 }
 
 impl Engine {
@@ -74,9 +78,8 @@ impl Engine {
                 guests.0.insert(address, data);
             }
         }
-        let engine =
-            Self { folder, network, guests, secrets, handover, last: None, counters: BTreeMap::new() };
-        engine.handover.offer(serving::listeners(engine.network.setup()).into_iter().map(offer));
+        let (counters, offered) = (BTreeMap::new(), BTreeMap::new());
+        let mut engine = Self { folder, network, guests, secrets, handover, last: None, counters, offered };
         engine.publish_network();
         engine.publish(snapshot::PASSWORDS, &engine.secrets.waiting);
         for (address, data) in &engine.guests.0 {
@@ -102,6 +105,17 @@ impl Engine {
         self.network.reconcile().await?;
         self.publish_network();
         Ok(())
+    }
+
+    /// Sets the MTU of the NIC that has the address; tells whether there is one.
+    pub(super) async fn set_mtu(&mut self, address: Ipv4Net, mtu: u16) -> Result<bool, ApplyError> {
+        let mut next = self.network.state().clone();
+        if next.set_mtu(self.network.setup(), address, mtu).is_none() {
+            return Ok(false);
+        }
+        self.network.change(next).await?;
+        self.publish_network();
+        Ok(true)
     }
 
     /// Merges documents and makes all that could be merged the state in force, by one change of the
@@ -147,11 +161,16 @@ impl Engine {
     }
 
     fn merge_network(&self, state: &mut State, document: &Document) -> Result<(), DocumentError> {
+        let setup = self.network.setup();
         match document {
-            Document::Addresses(changes) => state.merge_addresses(self.network.setup(), changes),
-            Document::Forwards(changes) => state.merge_forwards(changes),
-            Document::StaticNat(changes) => state.merge_static_nat(changes),
-            Document::Firewall(changes) => state.merge_firewall(changes),
+            Document::Addresses(changes) => state.merge_addresses(setup, changes),
+            Document::Forwards(changes) => state.merge_forwards(setup, changes),
+            Document::StaticNat(changes) => state.merge_static_nat(setup, changes),
+            Document::Firewall(changes) => state.merge_firewall(setup, changes),
+            Document::Tier(change) => state.merge_tier(setup, change),
+            Document::Acl(change) => state.merge_acl(setup, change),
+            Document::Routes(changes) => state.merge_routes(setup, changes),
+            Document::Aliases(changes) => state.merge_aliases(setup, changes),
             Document::Dhcp(change) => state.merge_host(change),
             Document::Monitor(change) => {
                 state.merge_monitor(change);
@@ -204,12 +223,25 @@ impl Engine {
     }
 
     /// Tells serve what follows from the network's state.
-    fn publish_network(&self) -> Option<u64> {
-        let (setup, state) = (self.network.setup(), self.network.state());
-        let guest = self.network.devices().get(&setup.guest.name());
-        let mtu = guest.map_or_else(|| setup.guest.mtu.map_or(1500, u32::from), |device| device.mtu);
-        let dhcp = self.publish(snapshot::DHCP, &serving::dhcp(setup, state, mtu));
-        dhcp.max(self.publish(snapshot::DNS, &serving::dns(setup, state)))
+    fn publish_network(&mut self) -> Option<u64> {
+        let view = self.network.view();
+        let devices = self.network.devices();
+        let (dhcp, dns) = (serving::dhcp(&view, devices), serving::dns(&view));
+        let index = |listener: &Listener| devices.get(&listener.nic).map_or(0, |device| device.index);
+        let wanted: BTreeMap<Listener, u32> =
+            serving::listeners(&view).into_iter().map(|l| (l.clone(), index(&l))).collect();
+        let mut version = None;
+        if wanted != self.offered {
+            // A socket of a NIC that went and came back under its name is opened anew.
+            let stale = wanted.iter().any(|(l, n)| self.offered.get(l).is_some_and(|old| old != n));
+            if stale {
+                let same = wanted.iter().filter(|(l, n)| self.offered.get(l) == Some(n));
+                self.handover.offer(same.map(|(listener, _)| offer(listener.clone())));
+            }
+            version = Some(self.handover.offer(wanted.keys().cloned().map(offer)));
+            self.offered = wanted;
+        }
+        version.max(self.publish(snapshot::DHCP, &dhcp)).max(self.publish(snapshot::DNS, &dns))
     }
 
     fn publish<T: serde::Serialize>(&self, kind: &str, value: &T) -> Option<u64> {
@@ -225,6 +257,10 @@ impl Engine {
             ("port forwards", state.forwards.values().map(Vec::len).sum()),
             ("static NAT", state.static_nat.len()),
             ("firewall rules", state.firewall.len()),
+            ("tiers", state.tiers.len()),
+            ("lists of rules", state.acls.len()),
+            ("static routes", state.routes.len()),
+            ("aliases", state.aliases.len()),
             ("reservations", state.hosts.len()),
             ("guests with metadata", self.guests.0.len()),
             ("passwords waiting", self.secrets.waiting.0.len()),
@@ -255,6 +291,10 @@ const fn kind(document: &Document) -> &'static str {
         Document::Metadata(_) => "metadata",
         Document::Password(_) => "password",
         Document::Monitor(_) => "monitoring",
+        Document::Tier(_) => "tier",
+        Document::Acl(_) => "list of rules",
+        Document::Routes(_) => "routes",
+        Document::Aliases(_) => "aliases",
         Document::Nothing(_) => "nothing",
     }
 }

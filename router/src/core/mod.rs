@@ -1,12 +1,15 @@
 //! The privileged half of the router: starts, re-adopts what runs, answers the host's commands, keeps
 //! serve supplied, and follows NICs that come and go.
 
+mod accounting;
+mod archive;
 mod bundle;
 mod checks;
 mod commands;
 mod diagnose;
 mod engine;
 mod inbox;
+mod zip;
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -79,8 +82,7 @@ async fn serve(paths: &Paths) -> Result<(), Error> {
     let setup = Setup::new(&boot::load(paths)?)?;
     let netlink = Netlink::open().map_err(io_error("cannot open netlink"))?;
     wait_for_nics(&setup, &netlink).await?;
-    let public: Vec<String> = setup.public.iter().map(crate::state::BootNic::name).collect();
-    sysctl::apply(&sysctl::plan(&setup, &public));
+    sysctl::apply(&sysctl::plan(&setup));
     let mut network = Network::load(paths, setup, netlink.clone())?;
     network.reconcile().await?;
     let user = User::named(paths, User::SERVE).map_err(io_error("cannot read the accounts"))?;
@@ -141,8 +143,7 @@ async fn hear(event: handover::Event, engine: &Mutex<Engine>) {
 /// Waits a bounded time for the NICs of the boot arguments; those that come later are followed.
 async fn wait_for_nics(setup: &Setup, netlink: &Netlink) -> Result<(), LinkError> {
     let mut news = netlink.news();
-    let wanted: Vec<String> =
-        [&setup.guest, &setup.control].into_iter().chain(&setup.public).map(|nic| nic.name()).collect();
+    let wanted: Vec<String> = setup.inner().chain(&setup.public).map(|nic| nic.name()).collect();
     let all = async {
         loop {
             let devices = netlink.devices().await?;

@@ -24,6 +24,8 @@ pub struct AddressChange {
     pub source_nat: bool,
     /// MTU for the NIC, bytes.
     pub mtu: Option<u16>,
+    /// The router's address at a private gateway of a VPC.
+    pub private_gateway: bool,
     /// Where it stood in the document.
     pub path: String,
 }
@@ -36,9 +38,6 @@ impl AddressChange {
             return Err(
                 node.error("nw_type", format_args!("{kind:?}: only public addresses come and go here"))
             );
-        }
-        if node.flag("is_private_gateway", false)? {
-            return Err(node.error("is_private_gateway", "private gateways are not served by this router"));
         }
         let prefix = match node.optional::<Ipv4Addr>("netmask")? {
             None if add => return Err(node.error("netmask", "is missing")),
@@ -58,6 +57,7 @@ impl AddressChange {
             index: node.optional("nic_dev_id")?,
             source_nat: node.flag("source_nat", false)?,
             mtu: node.optional("mtu")?,
+            private_gateway: node.flag("is_private_gateway", false)?,
             path: node.path().to_owned(),
         };
         if change.mtu.is_some_and(|mtu| mtu < 576) {

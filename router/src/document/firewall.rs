@@ -31,7 +31,10 @@ impl FirewallChange {
         let traffic = node.text("traffic_type")?.unwrap_or_default();
         let direction = match traffic.to_ascii_lowercase().as_str() {
             "egress" => Direction::Egress,
-            "ingress" => Direction::Ingress { address: node.required::<Ipv4Addr>("src_ip")? },
+            // A network that is routed has no public address before it.
+            "ingress" => node
+                .optional::<Ipv4Addr>("src_ip")?
+                .map_or(Direction::Inward, |address| Direction::Ingress { address }),
             _ => {
                 return Err(
                     node.error("traffic_type", format_args!("{traffic:?} is neither Ingress nor Egress"))
@@ -40,8 +43,8 @@ impl FirewallChange {
         };
         let (sources, sources_listed) = node.nets("source_cidr_list")?;
         let (destinations, _) = node.nets("dest_cidr_list")?;
-        if matches!(direction, Direction::Ingress { .. }) && !sources_listed {
-            // An empty list would open the address to everyone.
+        if direction != Direction::Egress && !sources_listed {
+            // An empty list would open it to everyone.
             return Err(node.error("source_cidr_list", "lists no source"));
         }
         let protocol = protocol(node)?;
@@ -63,20 +66,21 @@ fn protocol(node: &Node<'_>) -> Result<Protocol, DocumentError> {
     let word = node.required::<String>("protocol")?;
     let transport = match word.to_ascii_lowercase().as_str() {
         "all" => return Ok(Protocol::All),
-        "icmp" => {
-            let number = |name| match node.optional::<i16>(name)? {
-                None | Some(-1) => Ok(None),
-                Some(n) => {
-                    u8::try_from(n).map(Some).map_err(|_| node.error(name, "is neither -1 nor 0 to 255"))
-                }
-            };
-            return Ok(Protocol::Icmp { kind: number("icmp_type")?, code: number("icmp_code")? });
-        }
+        "icmp" => return icmp(node),
         "tcp" => Transport::Tcp,
         "udp" => Transport::Udp,
         _ => return Err(node.error("protocol", format_args!("{word:?} is none of tcp, udp, icmp, all"))),
     };
     Ok(Protocol::Transport { transport, ports: ports(node)? })
+}
+
+/// ICMP, narrowed by `icmp_type` and `icmp_code`; -1 means any.
+pub(super) fn icmp(node: &Node<'_>) -> Result<Protocol, DocumentError> {
+    let number = |name| match node.optional::<i16>(name)? {
+        None | Some(-1) => Ok(None),
+        Some(n) => u8::try_from(n).map(Some).map_err(|_| node.error(name, "is neither -1 nor 0 to 255")),
+    };
+    Ok(Protocol::Icmp { kind: number("icmp_type")?, code: number("icmp_code")? })
 }
 
 /// `[22, 22]`, `22`, `"22:22"`; absent means every port.

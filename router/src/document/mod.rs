@@ -10,6 +10,7 @@ mod forward;
 mod guest;
 mod monitor;
 mod node;
+mod vpc;
 
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ pub use forward::{ForwardChange, StaticNatChange};
 pub use guest::{DhcpChange, MetadataChange, PasswordChange};
 pub use monitor::MonitorChange;
 use node::Node;
+pub use vpc::{AclChange, AliasChange, RouteChange, TierChange};
 
 /// Largest document in bytes.
 pub const LIMIT: usize = 32 * 1024 * 1024;
@@ -68,6 +70,14 @@ pub enum Document {
     Password(PasswordChange),
     /// `monitorservice`: what to watch.
     Monitor(MonitorChange),
+    /// `guestnetwork`: one tier.
+    Tier(TierChange),
+    /// `networkacl`: the rules of one tier or private gateway.
+    Acl(AclChange),
+    /// `staticroutes`: routes come and go.
+    Routes(Vec<RouteChange>),
+    /// `ipaliases`: more addresses of a shared network's router.
+    Aliases(Vec<AliasChange>),
     /// A type that asks for nothing here (`dhcpconfig`, `cmdline`), or that nobody knows.
     Nothing(String),
 }
@@ -96,8 +106,12 @@ impl Document {
             "vmdata" => Self::Metadata(MetadataChange::read(&root)?),
             "vmpassword" => Self::Password(PasswordChange::read(&root)?),
             "monitorservice" => Self::Monitor(MonitorChange::read(&root)?),
-            "guestnetwork" | "networkacl" | "ipv6firewallrules" | "loadbalancer" | "vpnuserlist"
-            | "remoteaccessvpn" | "site2sitevpn" | "staticroutes" | "ipaliases" | "bgppeers" => {
+            "guestnetwork" => Self::Tier(TierChange::read(&root)?),
+            "networkacl" => Self::Acl(AclChange::read(&root)?),
+            "staticroutes" => Self::Routes(each(&root, "routes", RouteChange::read)?),
+            "ipaliases" => Self::Aliases(each(&root, "aliases", AliasChange::read)?),
+            "ipv6firewallrules" | "loadbalancer" | "vpnuserlist" | "remoteaccessvpn" | "site2sitevpn"
+            | "bgppeers" => {
                 return Err(root.error("type", format_args!("{kind} is not served by this router")));
             }
             _ => Self::Nothing(kind),

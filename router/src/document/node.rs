@@ -91,10 +91,17 @@ impl<'a> Node<'a> {
         self.optional(name)?.ok_or_else(|| self.error(name, "is missing"))
     }
 
-    /// IPv4 networks in a list, or in a text with commas between them. A bare address is a network of
-    /// one. IPv6 ones are left out: they say nothing about IPv4 packets. The second value tells whether
-    /// anything was listed at all, so that "only IPv6" is not taken for "any".
+    /// IPv4 networks in a list, or in a text with commas between them; the second value tells whether
+    /// anything was listed at all. Only IPv6 ones are an error.
     pub(super) fn nets(&self, name: &str) -> Result<(Nets, bool), DocumentError> {
+        let (nets, listed) = self.nets_of_either(name)?;
+        let nets = nets.ok_or_else(|| self.error(name, "holds no IPv4 network"))?;
+        Ok((nets, listed))
+    }
+
+    /// The same; `None` where only IPv6 networks are listed, which say nothing about IPv4 packets, and are
+    /// not to be taken for any. A bare address is a network of one.
+    pub(super) fn nets_of_either(&self, name: &str) -> Result<(Option<Nets>, bool), DocumentError> {
         let mut texts: Vec<&str> = Vec::new();
         match self.get(name) {
             None => {}
@@ -118,10 +125,8 @@ impl<'a> Node<'a> {
                 || self.error(&format!("{name}[{n}]"), format_args!("{:?} is no network", shorten(text)));
             nets.push(net.ok_or_else(bad)?);
         }
-        if nets.is_empty() && !texts.is_empty() {
-            return Err(self.error(name, "holds no IPv4 network"));
-        }
-        Ok((Nets::new(nets), !texts.is_empty()))
+        let listed = !texts.is_empty();
+        Ok(((!nets.is_empty() || !listed).then(|| Nets::new(nets)), listed))
     }
 }
 

@@ -87,22 +87,25 @@ fn fill(table: &mut Table, name: &str, verdict: Verdict, rules: BTreeSet<&Packet
         if !packets.destinations.is_any() {
             matches.push(Match::To(packets.destinations.as_slice().to_vec()));
         }
-        match packets.protocol {
-            Protocol::All => {}
-            Protocol::Transport { transport, ports: None } => matches.push(Match::Transport(transport)),
-            Protocol::Transport { transport, ports: Some(ports) } => {
-                matches.push(Match::Ports(transport, ports))
-            }
-            Protocol::Icmp { kind, code } => {
-                matches.push(Match::Icmp);
-                matches.extend(kind.map(Match::IcmpType));
-                matches.extend(code.map(Match::IcmpCode));
-            }
-        }
+        matches.extend(protocol(packets.protocol));
         let action = match verdict {
             Verdict::Accept => Action::Accept,
             Verdict::Drop => Action::Drop,
         };
         chain.add(matches, action);
+    }
+}
+
+/// The conditions of a protocol.
+pub(crate) fn protocol(protocol: Protocol) -> Vec<Match> {
+    match protocol {
+        Protocol::All => Vec::new(),
+        Protocol::Transport { transport, ports: None } => vec![Match::Transport(transport)],
+        Protocol::Transport { transport, ports: Some(ports) } => vec![Match::Ports(transport, ports)],
+        Protocol::Icmp { kind, code } => {
+            let (kind, code) = (kind.map(Match::IcmpType), code.map(Match::IcmpCode));
+            [Match::Icmp].into_iter().chain(kind).chain(code).collect()
+        }
+        Protocol::Number(number) => vec![Match::Number(number)],
     }
 }

@@ -1,5 +1,5 @@
 //! Who may talk to whom: the gate before each public address, what the router itself answers, what is
-//! forwarded, and what guests may send out.
+//! forwarded, and what guests may send out. Tiers of a VPC have their lists in [`crate::acl`].
 //!
 //! Everything is closed unless said otherwise. The control NIC is never forwarded to or from, and SSH
 //! and ping on it are open whatever documents say.
@@ -9,18 +9,25 @@ mod bag;
 use ipnet::Ipv4Net;
 
 use self::bag::Verdict;
+pub(crate) use self::bag::protocol;
 use crate::{
     nft::{Action, Base, Field, Hook, Key, Match, Part, Table, Value, ValueKind},
-    state::Direction,
-    types::{Ports, Transport},
-    view::View,
+    state::{Direction, Kind},
+    types::{Nets, Ports, Transport},
+    view::{GuestNic, View},
 };
 
 /// TCP port of SSH on the control NIC.
 const SSH: u16 = 3922;
 
-/// The set of all public addresses.
+/// The set of all public addresses, and of the router's own at private gateways.
 pub const PUBLIC: &str = "public";
+/// The set of public NICs.
+pub(crate) const PUBLIC_NICS: &str = "public_nics";
+/// The set of NICs whose guests' packets pass through.
+pub(crate) const GUEST_NICS: &str = "guest_nics";
+/// The router's addresses in guest networks.
+const GUEST_ADDRESSES: &str = "guest_addresses";
 
 /// Chains of other features that count what passes, tried before any verdict.
 pub(crate) const COUNT_FORWARD: &str = "count_forward";
@@ -29,16 +36,22 @@ pub(crate) const COUNT_INPUT: &str = "count_input";
 
 /// Adds the filtering chains.
 pub fn plan(view: &View<'_>, table: &mut Table) {
-    let public = table.map(PUBLIC, &[Field::Destination], ValueKind::Nothing);
-    public.elements =
-        view.state.addresses.keys().map(|a| (vec![Part::Address(*a)], Value::Nothing)).collect();
-    table.map("public_nics", &[Field::OutNic], ValueKind::Nothing).elements =
-        view.public.values().map(|nic| (nic_key(&nic.name), Value::Nothing)).collect();
-    mark(view, table);
-    gate(view, table);
+    let address = |address| (vec![Part::Address(address)], Value::Nothing);
+    let nic = |name: &String| (nic_key(name), Value::Nothing);
+    table.map(PUBLIC, &[Field::Destination], ValueKind::Nothing).elements =
+        view.state.addresses.keys().map(|a| address(*a)).collect();
+    table.map(GUEST_ADDRESSES, &[Field::Destination], ValueKind::Nothing).elements =
+        view.guests.values().flat_map(|nic| &nic.addresses).map(|net| address(net.addr())).collect();
+    table.map(PUBLIC_NICS, &[Field::OutNic], ValueKind::Nothing).elements =
+        view.public.values().map(|n| nic(&n.name)).collect();
+    table.map(GUEST_NICS, &[Field::InNic], ValueKind::Nothing).elements =
+        view.forwarded().map(|n| nic(&n.name)).collect();
+    early(view, table);
+    if view.has_gates() {
+        gate(view, table);
+    }
     input(view, table);
     forward(view, table);
-    egress(view, table);
 }
 
 pub(crate) fn nic_key(name: &str) -> Key {
@@ -53,27 +66,33 @@ fn one_port(transport: Transport, port: u16) -> Option<Match> {
     Ports::new(port, port).ok().map(|ports| Match::Ports(transport, ports))
 }
 
-/// Marks connections with the public NIC that they belong to, so that replies leave by the NIC that the
+/// Marks connections with the NIC that they belong to, so that replies leave by the NIC that the
 /// request came in by, and guests with static NAT begin connections by the NIC of their address. Then the gate,
 /// which sees the address that the sender wrote, before any translation.
-fn mark(view: &View<'_>, table: &mut Table) {
-    let marks = table.map("static_marks", &[Field::Source], ValueKind::Mark);
-    for (address, target) in &view.state.static_nat {
-        if let Some(nic) = view.nic_of(*address) {
-            // The lowest public address of a guest counts.
-            marks.elements.entry(vec![Part::Address(*target)]).or_insert(Value::Mark(nic.table()));
-        }
-    }
+fn early(view: &View<'_>, table: &mut Table) {
     let chain = table.chain("early");
     chain.base = base(Hook::Prerouting, -150, false);
     chain.add([Match::Established], Action::RestoreMark);
     chain.add([Match::Established], Action::Accept);
-    for nic in view.public.values() {
+    for nic in view.outer() {
         chain.add([Match::In(nic.name.clone())], Action::MarkConnection(nic.table()));
     }
-    chain.add([Match::In(view.guest())], Action::MarkConnectionBy(vec![Field::Source], "static_marks"));
-    chain.add([Match::In(view.guest())], Action::RestoreMark);
-    chain.add([Match::Known(Field::Destination, PUBLIC)], Action::Jump("gate".into()));
+    if view.translates() {
+        let guests = Match::Known(Field::InNic, GUEST_NICS);
+        chain.add([guests.clone()], Action::MarkConnectionBy(vec![Field::Source], "static_marks"));
+        chain.add([guests], Action::RestoreMark);
+        let marks = table.map("static_marks", &[Field::Source], ValueKind::Mark);
+        for (address, target) in &view.state.static_nat {
+            if let Some(nic) = view.nic_of(*address) {
+                // The lowest public address of a guest counts.
+                marks.elements.entry(vec![Part::Address(*target)]).or_insert(Value::Mark(nic.table()));
+            }
+        }
+    }
+    if view.has_gates() {
+        let gated = Match::Known(Field::Destination, PUBLIC);
+        table.chain("early").add([gated], Action::Jump("gate".into()));
+    }
 }
 
 /// Only what an ingress rule names comes to a public address.
@@ -100,33 +119,45 @@ fn input(view: &View<'_>, table: &mut Table) {
     chain.add([], Action::Jump(COUNT_INPUT.into()));
     chain.add([Match::Established], Action::Accept);
     chain.add([Match::In("lo".into())], Action::Accept);
-    let control = Match::In(view.control());
-    chain.add(
-        [vec![control.clone()], one_port(Transport::Tcp, SSH).into_iter().collect()].concat(),
-        Action::Accept,
-    );
-    chain.add([control, Match::Icmp], Action::Accept);
-    chain.add([Match::In(view.guest())], Action::Jump("input_guest".into()));
-    // The gate has let it through.
+    let ssh = [Match::In(format!("eth{}", view.setup.ssh))].into_iter();
+    chain.add(ssh.chain(one_port(Transport::Tcp, SSH)).collect::<Vec<_>>(), Action::Accept);
+    chain.add([Match::In(view.control()), Match::Icmp], Action::Accept);
+    chain.add([], Action::Lookup(vec![Field::InNic], "input_guests"));
+    // Where there is a gate, it has let it through.
     chain.add([Match::Known(Field::Destination, PUBLIC), Match::Icmp], Action::Accept);
 
-    let chain = table.chain("input_guest");
-    let mine = Match::To(vec![Ipv4Net::from(view.setup.guest.address)]);
+    table.map("input_guests", &[Field::InNic], ValueKind::Verdict);
+    for nic in view.guests.values() {
+        let name = format!("input_{}", nic.name);
+        input_guest(view, nic, table, &name);
+        if let Some(map) = table.maps.get_mut("input_guests") {
+            map.elements.insert(nic_key(&nic.name), Value::Jump(name));
+        }
+    }
+}
+
+/// What the guests of one NIC are answered.
+fn input_guest(view: &View<'_>, nic: &GuestNic<'_>, table: &mut Table, name: &str) {
+    let chain = table.chain(name);
+    chain.add([Match::Known(Field::Destination, GUEST_ADDRESSES), Match::Icmp], Action::Accept);
+    if !view.setup.kind.serves_guests() {
+        return;
+    }
     chain.add(one_port(Transport::Udp, 67).into_iter().collect::<Vec<_>>(), Action::Accept);
-    chain.add([mine.clone(), Match::Icmp], Action::Accept);
     let mut services = vec![(Transport::Tcp, 80), (Transport::Tcp, 8080)];
     let dns = [(Transport::Udp, 53), (Transport::Tcp, 53)];
-    match (view.setup.external_dns, view.setup.exposed_dns) {
-        (true, _) => {}
-        (false, false) => services.extend(dns),
-        (false, true) => {
+    let mine = Match::To(nic.addresses.iter().map(|net| Ipv4Net::from(net.addr())).collect());
+    match (view.serves_dns(), view.setup.exposed_dns) {
+        (false, _) => {}
+        (true, false) => services.extend(dns),
+        (true, true) => {
             for (transport, port) in dns {
                 let port = one_port(transport, port).into_iter();
                 chain.add([mine.clone()].into_iter().chain(port).collect::<Vec<_>>(), Action::Accept);
             }
         }
     }
-    let from = Match::From(vec![view.setup.guest.network()]);
+    let from = Match::From(Nets::new(nic.networks()).as_slice().to_vec());
     for (transport, port) in services {
         let port = one_port(transport, port).into_iter();
         chain.add([from.clone(), mine.clone()].into_iter().chain(port).collect::<Vec<_>>(), Action::Accept);
@@ -135,17 +166,41 @@ fn input(view: &View<'_>, table: &mut Table) {
 
 /// What passes through.
 fn forward(view: &View<'_>, table: &mut Table) {
-    let (guest, control) = (view.guest(), view.control());
+    let control = view.control();
     let chain = table.chain("forward");
     chain.base = base(Hook::Forward, 0, true);
     chain.add([], Action::Jump(COUNT_FORWARD.into()));
     chain.add([Match::In(control.clone())], Action::Drop);
     chain.add([Match::Out(control)], Action::Drop);
+    if view.setup.kind != Kind::Isolated {
+        return;
+    }
+    let from = Match::Known(Field::InNic, GUEST_NICS);
+    let to = Match::Known(Field::OutNic, GUEST_NICS);
     chain.add([Match::Established], Action::Accept);
-    chain.add([Match::In(guest.clone()), Match::Out(guest.clone())], Action::Accept);
-    // A guest is reached from outside by a translated address only, never by its own.
-    chain.add([Match::Translated, Match::Out(guest.clone())], Action::Accept);
-    chain.add([Match::In(guest), Match::Known(Field::OutNic, "public_nics")], Action::Jump("egress".into()));
+    chain.add([from.clone(), to.clone()], Action::Accept);
+    if view.setup.routed {
+        chain.add([Match::Known(Field::InNic, PUBLIC_NICS), to], Action::Jump("inward".into()));
+    } else {
+        // A guest is reached from outside by a translated address only, never by its own.
+        chain.add([Match::Translated, to], Action::Accept);
+    }
+    chain.add([from, Match::Known(Field::OutNic, PUBLIC_NICS)], Action::Jump("egress".into()));
+    if view.setup.routed {
+        inward(view, table);
+    }
+    egress(view, table);
+}
+
+/// What reaches guests of a network that is routed: what rules let through.
+fn inward(view: &View<'_>, table: &mut Table) {
+    table.map("inward_rules_ports", &bag::BARE, ValueKind::Verdict);
+    let rules = view.state.firewall.values().filter(|rule| rule.direction == Direction::Inward);
+    bag::add(table, "inward_rules", None, Verdict::Accept, rules.map(|rule| &rule.packets));
+    let chain = table.chain("inward");
+    chain.add([], Action::Lookup(bag::BARE.to_vec(), "inward_rules_ports"));
+    chain.add([], Action::Jump("inward_rules".into()));
+    chain.add([], Action::Drop);
 }
 
 /// What guests may send out. Rules do the opposite of the network's default; without a rule for the

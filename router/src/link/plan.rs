@@ -8,7 +8,7 @@ use std::{
 use ipnet::Ipv4Net;
 
 use super::Devices;
-use crate::{state::BootNic, view::View};
+use crate::{state::Kind, view::View};
 
 /// The main routing table.
 pub const MAIN: u32 = 254;
@@ -78,25 +78,28 @@ pub struct Rule {
 /// Says what should be there, of the NICs that are.
 pub fn plan(view: &View<'_>, devices: &Devices) -> Links {
     let mut links = Links::default();
-    for nic in [&view.setup.guest, &view.setup.control] {
-        if devices.get(&nic.name()).is_some() {
-            links.nics.insert(nic.name(), boot_nic(nic));
-        }
+    let control = &view.setup.control;
+    let control_net = Ipv4Net::new(control.address, control.prefix).into_iter().collect();
+    links.nics.insert(control.name(), NicPlan { addresses: control_net, mtu: control.mtu.map(u32::from) });
+    for nic in view.guests.values() {
+        let plan = NicPlan { addresses: nic.addresses.clone(), mtu: nic.mtu.map(u32::from) };
+        links.nics.insert(nic.name.clone(), plan);
     }
-    let inside = [view.setup.guest.network(), view.setup.control.network()];
-    for nic in view.public.values() {
-        links.nics.insert(
-            nic.name.clone(),
-            NicPlan { addresses: nic.addresses.clone(), mtu: nic.mtu.map(u32::from) },
-        );
+    let mut routes = Routes::default();
+    for nic in view.outer() {
+        let plan = NicPlan { addresses: nic.addresses.clone(), mtu: nic.mtu.map(u32::from) };
+        links.nics.insert(nic.name.clone(), plan);
         let table = nic.table();
-        let via = |gateway| Via { gateway, nic: nic.name.clone(), source: nic.source };
-        let default = Ipv4Net::default();
-        if let Some(gateway) = nic.gateway.filter(|g| nic.networks().iter().any(|net| net.contains(g))) {
-            links.routes.insert(Route { table, destination: default, via: Some(via(gateway)) });
+        if let Some(gateway) = nic.gateway.filter(|g| holds(&nic.networks(), *g) && *g != nic.address()) {
+            let via = Via { gateway, nic: nic.name.clone(), source: nic.address() };
+            routes.add(table, Ipv4Net::default(), Some(via));
         }
+        // What is near, and what the main table has a route of ours for, is looked up there.
+        let inside = view.guests.values().flat_map(|guest| guest.networks());
+        let inside = inside.chain(view.private.values().flat_map(|private| private.networks()));
+        let inside = inside.chain(view.state.routes.keys().copied()).chain([control.network()]);
         for destination in nic.networks().into_iter().chain(inside) {
-            links.routes.insert(Route { table, destination, via: None });
+            routes.add(table, destination, None);
         }
         let by_mark = Rule { preference: BY_MARK + nic.number, source: None, mark: Some(table), table };
         links.rules.insert(by_mark);
@@ -105,19 +108,58 @@ pub fn plan(view: &View<'_>, devices: &Devices) -> Links {
             links.rules.insert(Rule { preference, source: Some(network), mark: None, table });
         }
     }
-    if let Some(gateway) = view.setup.gateway
-        && let Some(nic) =
-            view.public.values().find(|nic| nic.networks().iter().any(|n| n.contains(&gateway)))
-    {
-        let via = Via { gateway, nic: nic.name.clone(), source: nic.source };
-        links.routes.insert(Route { table: MAIN, destination: Ipv4Net::default(), via: Some(via) });
+    if let Some(via) = way_out(view) {
+        routes.add(MAIN, Ipv4Net::default(), Some(via));
     }
+    let near: BTreeSet<Ipv4Net> =
+        links.nics.values().flat_map(|nic| &nic.addresses).map(Ipv4Net::trunc).collect();
+    for (network, gateway) in view.state.routes.iter().filter(|(network, _)| !near.contains(network)) {
+        if let Some(via) = towards(view, *gateway) {
+            routes.add(MAIN, *network, Some(via));
+        }
+    }
+    links.routes =
+        routes.0.into_iter().map(|((table, to), via)| Route { table, destination: to, via }).collect();
+    links.nics.retain(|name, _| devices.get(name).is_some());
     links
 }
 
-fn boot_nic(nic: &BootNic) -> NicPlan {
-    NicPlan {
-        addresses: Ipv4Net::new(nic.address, nic.prefix).into_iter().collect(),
-        mtu: nic.mtu.map(u32::from),
+/// Routes by table and destination: the first one of a place stays.
+#[derive(Default)]
+struct Routes(BTreeMap<(u32, Ipv4Net), Option<Via>>);
+
+impl Routes {
+    fn add(&mut self, table: u32, destination: Ipv4Net, via: Option<Via>) {
+        self.0.entry((table, destination)).or_insert(via);
     }
+}
+
+fn holds(networks: &[Ipv4Net], address: Ipv4Addr) -> bool {
+    networks.iter().any(|net| net.contains(&address))
+}
+
+/// The default route: by the gateway of the boot arguments; in a VPC by that of its source NAT address, or of
+/// the first public NIC; without a public network, by that of the tier with the lowest number.
+fn way_out(view: &View<'_>) -> Option<Via> {
+    if view.setup.kind != Kind::Vpc {
+        return towards(view, view.setup.gateway?);
+    }
+    if view.setup.vpc.without_public {
+        let tiers = view.guests.values().filter_map(|nic| Some((nic.tier?.1, nic)));
+        let (tier, nic) = tiers.min_by_key(|(tier, _)| tier.network)?;
+        let gateway = tier.gateway.filter(|g| *g != tier.address && tier.net().contains(g))?;
+        return Some(Via { gateway, nic: nic.name.clone(), source: tier.address });
+    }
+    let source = view.setup.vpc.source_nat.and_then(|address| view.nic_of(address));
+    let nic = source.or_else(|| view.public.values().next())?;
+    let gateway = nic.gateway.filter(|g| holds(&nic.networks(), *g))?;
+    Some(Via { gateway, nic: nic.name.clone(), source: nic.address() })
+}
+
+/// A next hop by the NIC in whose network it is; public NICs first.
+fn towards(view: &View<'_>, gateway: Ipv4Addr) -> Option<Via> {
+    let outer = view.outer().map(|nic| (nic.networks(), &nic.name, nic.address()));
+    let guests = view.guests.values().map(|nic| (nic.networks(), &nic.name, nic.address()));
+    let (_, nic, source) = outer.chain(guests).find(|(networks, ..)| holds(networks, gateway))?;
+    Some(Via { gateway, nic: nic.clone(), source })
 }

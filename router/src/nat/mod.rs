@@ -11,8 +11,11 @@ use crate::{
 /// Key of a port forward.
 const KEY: [Field; 3] = [Field::Destination, Field::Protocol, Field::Port];
 
-/// Adds the translating chains.
+/// Adds the translating chains, where anything is translated.
 pub fn plan(view: &View<'_>, table: &mut Table) {
+    if !view.translates() {
+        return;
+    }
     to_guests(view, table);
     to_outside(view, table);
 }
@@ -89,14 +92,16 @@ fn insert(table: &mut Table, map: &str, key: Vec<Part>, value: Value) {
 }
 
 /// Guest to outside: a guest with static NAT carries its public address, all others the source NAT address of
-/// the NIC.
+/// the NIC, where it has one.
 fn to_outside(view: &View<'_>, table: &mut Table) {
-    let guest = &view.setup.guest;
     let chain = table.chain("source");
     chain.base = base(Hook::Postrouting, 100);
-    // A guest that reached a guest by a public address must answer through the router.
-    let inside = Match::From(vec![guest.network()]);
-    chain.add([Match::Out(guest.name()), Match::Translated, inside], Action::Source(guest.address));
+    for guest in view.forwarded() {
+        // A guest that reached a guest by a public address must answer through the router.
+        let inside = Match::From(guest.networks());
+        let hairpin = [Match::Out(guest.name.clone()), Match::Translated, inside];
+        chain.add(hairpin, Action::Source(guest.address()));
+    }
     // What the router itself sends from one of its addresses stays so.
     chain.add([Match::Known(Field::Source, crate::firewall::PUBLIC)], Action::Return);
     chain.add([], Action::SourceBy(vec![Field::OutNic, Field::Source], "static_out"));
@@ -110,11 +115,9 @@ fn to_outside(view: &View<'_>, table: &mut Table) {
             statics.elements.entry(key).or_insert(Value::Address(*address));
         }
     }
-    table.map("source_nat", &[Field::OutNic], ValueKind::Address).elements = view
-        .public
-        .values()
-        .map(|nic| (crate::firewall::nic_key(&nic.name), Value::Address(nic.source)))
-        .collect();
+    let own = view.outer().filter_map(|nic| Some((&nic.name, nic.source?)));
+    table.map("source_nat", &[Field::OutNic], ValueKind::Address).elements =
+        own.map(|(name, source)| (crate::firewall::nic_key(name), Value::Address(source))).collect();
 }
 
 /// A translation that connections may be using: once it has gone, or leads elsewhere, they are

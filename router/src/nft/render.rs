@@ -307,13 +307,15 @@ fn nets(nets: &[Ipv4Net]) -> Expr {
 fn condition(condition: &Match) -> Statement<'static> {
     match condition {
         Match::In(nic) => equal(meta(MetaKey::Iifname), text(nic)),
-        Match::NotIn(nic) => compare(meta(MetaKey::Iifname), Operator::NEQ, text(nic)),
         Match::Out(nic) => equal(meta(MetaKey::Oifname), text(nic)),
-        Match::NotOut(nic) => compare(meta(MetaKey::Oifname), Operator::NEQ, text(nic)),
         Match::Known(field, set) => equal(field_expression(*field), text(format_args!("@{set}"))),
+        Match::Unknown(field, set) => {
+            compare(field_expression(*field), Operator::NEQ, text(format_args!("@{set}")))
+        }
         Match::From(list) => equal(payload("ip", "saddr"), nets(list)),
         Match::To(list) => equal(payload("ip", "daddr"), nets(list)),
         Match::Transport(transport) => equal(meta(MetaKey::L4proto), text(transport.word())),
+        Match::Number(number) => equal(payload("ip", "protocol"), Expr::Number(u32::from(*number))),
         Match::Icmp => equal(payload("ip", "protocol"), text("icmp")),
         Match::IcmpType(kind) => equal(payload("icmp", "type"), Expr::Number(u32::from(*kind))),
         Match::IcmpCode(code) => equal(payload("icmp", "code"), Expr::Number(u32::from(*code))),
@@ -330,7 +332,6 @@ fn condition(condition: &Match) -> Statement<'static> {
             let states = Expr::List(vec![text("established"), text("related")]);
             compare(ct("state"), Operator::IN, states)
         }
-        Match::New => compare(ct("state"), Operator::IN, text("new")),
         Match::Translated => compare(ct("status"), Operator::IN, text("dnat")),
     }
 }

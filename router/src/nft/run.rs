@@ -76,8 +76,17 @@ pub async fn counters() -> Result<BTreeMap<String, (u64, u64)>, NftError> {
     counters_by(&["-j", "list", "counters", "table", "inet", TABLE]).await
 }
 
+/// Sets some counters to 0 and says what they were.
+pub async fn reset(names: &[String]) -> Result<BTreeMap<String, (u64, u64)>, NftError> {
+    let mut figures = BTreeMap::new();
+    for name in names {
+        figures.extend(counters_by(&["-j", "reset", "counter", "inet", TABLE, name]).await?);
+    }
+    Ok(figures)
+}
+
 /// Sets all counters to 0 and says what they were.
-pub async fn reset_counters() -> Result<BTreeMap<String, (u64, u64)>, NftError> {
+pub async fn reset_all() -> Result<BTreeMap<String, (u64, u64)>, NftError> {
     counters_by(&["-j", "reset", "counters", "table", "inet", TABLE]).await
 }
 

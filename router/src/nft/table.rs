@@ -207,20 +207,20 @@ pub struct Rule {
 pub enum Match {
     /// Came in by this NIC.
     In(String),
-    /// Did not come in by this NIC.
-    NotIn(String),
     /// Leaves by this NIC.
     Out(String),
-    /// Does not leave by this NIC.
-    NotOut(String),
     /// The key is an element of the set.
     Known(Field, &'static str),
+    /// The key is no element of the set.
+    Unknown(Field, &'static str),
     /// From one of these networks.
     From(Vec<Ipv4Net>),
     /// To one of these networks.
     To(Vec<Ipv4Net>),
     /// Of this transport.
     Transport(Transport),
+    /// Of the protocol with this number.
+    Number(u8),
     /// ICMP of IPv4.
     Icmp,
     /// ICMP of this type.
@@ -231,8 +231,6 @@ pub enum Match {
     Ports(Transport, Ports),
     /// Of a connection that is known.
     Established,
-    /// The first of a connection.
-    New,
     /// Of a connection whose destination was translated.
     Translated,
 }

@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Address, Direction, LIMIT, Setup, State};
+use super::{Address, Direction, Kind, LIMIT, Setup, State};
 use crate::document::{
     AddressChange, DhcpChange, DocumentError, FirewallChange, ForwardChange, MonitorChange, StaticNatChange,
 };
@@ -13,21 +13,22 @@ impl State {
     /// its item says; rules that name it stay and wait for its return.
     pub fn merge_addresses(&mut self, setup: &Setup, changes: &[AddressChange]) -> Result<(), DocumentError> {
         for change in changes {
-            let fixed = [&setup.guest, &setup.control].into_iter().find(|nic| nic.address == change.address);
-            if let Some(nic) = fixed {
+            let at = |member: &str| format!("{}.{member}", change.path);
+            if let Some(nic) = setup.inner().find(|nic| nic.address == change.address) {
                 let reason = format!("{} is the address of {}", change.address, nic.name());
-                return Err(DocumentError::new(format!("{}.public_ip", change.path), reason));
+                return Err(DocumentError::new(at("public_ip"), reason));
+            }
+            if change.private_gateway && setup.kind != Kind::Vpc {
+                return Err(DocumentError::new(at("is_private_gateway"), "only a VPC has private gateways"));
             }
             let known = self.addresses.contains_key(&change.address);
             if change.add && change.mac.is_none() && change.index.is_none() && !known {
                 let reason = "neither it nor nic_dev_id tells the NIC";
-                return Err(DocumentError::new(format!("{}.vif_mac_address", change.path), reason));
+                return Err(DocumentError::new(at("vif_mac_address"), reason));
             }
-            if change.index.is_some_and(|i| i == setup.guest.index || i == setup.control.index)
-                && change.mac.is_none()
-            {
-                let reason = "is not a public NIC";
-                return Err(DocumentError::new(format!("{}.nic_dev_id", change.path), reason));
+            let is_inner = |n| setup.inner().any(|nic| nic.index == n);
+            if change.index.is_some_and(is_inner) && change.mac.is_none() {
+                return Err(DocumentError::new(at("nic_dev_id"), "is not a public NIC"));
             }
         }
         room("ip_address", self.addresses.len(), changes.len())?;
@@ -47,6 +48,7 @@ impl State {
                 source_nat: change.source_nat,
                 boot,
                 mtu: change.mtu,
+                private_gateway: change.private_gateway,
             };
             self.addresses.insert(change.address, address);
         }
@@ -55,8 +57,9 @@ impl State {
 
     /// Merges a `forwardrules` document (3.11): a rule replaces, or a revocation removes, those of the
     /// same key whose sources collide with its own.
-    pub fn merge_forwards(&mut self, changes: &[ForwardChange]) -> Result<(), DocumentError> {
+    pub fn merge_forwards(&mut self, setup: &Setup, changes: &[ForwardChange]) -> Result<(), DocumentError> {
         for change in changes.iter().filter(|c| !c.revoke) {
+            must_translate(setup, &change.path)?;
             self.must_have(change.key.address, &change.path, "source_ip_address")?;
         }
         room("rules", self.forwards.len(), changes.len())?;
@@ -78,8 +81,13 @@ impl State {
 
     /// Merges a `staticnatrules` document (3.12): static NAT takes the place of all that the address
     /// had, a revocation leaves nothing.
-    pub fn merge_static_nat(&mut self, changes: &[StaticNatChange]) -> Result<(), DocumentError> {
+    pub fn merge_static_nat(
+        &mut self,
+        setup: &Setup,
+        changes: &[StaticNatChange],
+    ) -> Result<(), DocumentError> {
         for change in changes.iter().filter(|c| !c.revoke) {
+            must_translate(setup, &change.path)?;
             self.must_have(change.address, &change.path, "source_ip_address")?;
         }
         room("rules", self.static_nat.len(), changes.len())?;
@@ -95,10 +103,14 @@ impl State {
 
     /// Merges a `firewallrules` document (3.13): a rule that is known is not changed by a later one
     /// of the same identity.
-    pub fn merge_firewall(&mut self, changes: &[FirewallChange]) -> Result<(), DocumentError> {
+    pub fn merge_firewall(&mut self, setup: &Setup, changes: &[FirewallChange]) -> Result<(), DocumentError> {
         for change in changes {
-            if let Some(Direction::Ingress { address }) = change.rule.as_ref().map(|r| r.direction) {
-                self.must_have(address, &change.path, "src_ip")?;
+            match change.rule.as_ref().map(|r| r.direction) {
+                Some(Direction::Ingress { address }) => self.must_have(address, &change.path, "src_ip")?,
+                Some(Direction::Inward) if !setup.routed => {
+                    return Err(DocumentError::new(format!("{}.src_ip", change.path), "is missing"));
+                }
+                _ => {}
             }
         }
         room("rules", self.firewall.len(), changes.len())?;
@@ -137,7 +149,7 @@ impl State {
     }
 
     fn must_have(&self, address: Ipv4Addr, path: &str, member: &str) -> Result<(), DocumentError> {
-        if self.addresses.contains_key(&address) {
+        if self.addresses.get(&address).is_some_and(|a| !a.private_gateway) {
             return Ok(());
         }
         Err(DocumentError::new(
@@ -147,7 +159,14 @@ impl State {
     }
 }
 
-fn room(path: &str, present: usize, more: usize) -> Result<(), DocumentError> {
+fn must_translate(setup: &Setup, path: &str) -> Result<(), DocumentError> {
+    if setup.kind.forwards() && !setup.routed {
+        return Ok(());
+    }
+    Err(DocumentError::new(path, "this router translates no addresses"))
+}
+
+pub(super) fn room(path: &str, present: usize, more: usize) -> Result<(), DocumentError> {
     if present + more <= LIMIT {
         return Ok(());
     }

@@ -7,16 +7,19 @@
 mod guests;
 mod merge;
 mod setup;
+mod vpc;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 pub use guests::{Guests, Secrets};
-pub use setup::{BootNic, Setup, SetupError};
+pub use setup::{BootNic, Kind, Setup, SetupError};
+pub use vpc::{Acl, AclRule, Tier};
 
 use crate::{
     mac::Mac,
@@ -44,6 +47,16 @@ pub struct State {
     pub hosts: BTreeMap<Ipv4Addr, DhcpHost>,
     /// What the health checks look at.
     pub monitor: Monitor,
+    /// Tiers of a VPC, by the MAC of the router's NIC in them.
+    pub tiers: BTreeMap<Mac, Tier>,
+    /// Lists of rules, by the MAC of the NIC of a tier or private gateway, which need not be there.
+    pub acls: BTreeMap<Mac, Acl>,
+    /// Routes, from network to next hop.
+    pub routes: BTreeMap<Ipv4Net, Ipv4Addr>,
+    /// More addresses on the guest NIC of the boot arguments, with the lengths of their prefixes.
+    pub aliases: BTreeMap<Ipv4Addr, u8>,
+    /// MTU of that NIC, where another one than that of the boot arguments was asked for.
+    pub guest_mtu: Option<u16>,
 }
 
 /// One public address.
@@ -63,6 +76,9 @@ pub struct Address {
     pub boot: bool,
     /// MTU for the NIC.
     pub mtu: Option<u16>,
+    /// It is the router's address at a private gateway of a VPC, not a public one.
+    #[serde(default)]
+    pub private_gateway: bool,
 }
 
 /// Which packets a port forward is about.
@@ -118,6 +134,8 @@ pub enum Protocol {
         /// Code.
         code: Option<u8>,
     },
+    /// Another one, by its number in the IP header.
+    Number(u8),
 }
 
 /// To what traffic a firewall rule belongs.
@@ -129,6 +147,8 @@ pub enum Direction {
         /// The address.
         address: Ipv4Addr,
     },
+    /// Towards guests of a network that is routed; the rule lets through.
+    Inward,
     /// From guests to public networks.
     Egress,
 }

@@ -57,15 +57,59 @@ impl BootNic {
     }
 }
 
+/// The kind of a router, from `type=`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `router`: one isolated network, with public addresses.
+    Isolated,
+    /// `vpcrouter`: several tiers, whose NICs come and go, with public addresses and private gateways.
+    Vpc,
+    /// `dhcpsrvr`: serves a shared network that others route; forwards nothing.
+    Shared,
+    /// `ilbvm`, `elbvm`: balances load; forwards nothing and serves no guests.
+    Balancer,
+}
+
+impl Kind {
+    /// The kind of a word behind `type=`.
+    fn of(word: &str) -> Option<Self> {
+        match word {
+            "router" => Some(Self::Isolated),
+            "vpcrouter" => Some(Self::Vpc),
+            "dhcpsrvr" => Some(Self::Shared),
+            "ilbvm" | "elbvm" => Some(Self::Balancer),
+            _ => None,
+        }
+    }
+
+    /// Whether packets pass through.
+    pub const fn forwards(self) -> bool {
+        matches!(self, Self::Isolated | Self::Vpc)
+    }
+
+    /// Whether guests get addresses, names, metadata and passwords here.
+    pub const fn serves_guests(self) -> bool {
+        !matches!(self, Self::Balancer)
+    }
+}
+
 /// What the router is, from its boot arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setup {
+    /// The kind of router.
+    pub kind: Kind,
     /// Host name.
     pub name: String,
-    /// Where the guests are.
-    pub guest: BootNic,
-    /// Where the host is: the only NIC that SSH is answered on, never forwarded to or from.
+    /// Where the guests are; tiers of a VPC come later.
+    pub guest: Option<BootNic>,
+    /// Where the host is: never forwarded to or from, and where SSH is answered unless `ssh` says otherwise.
     pub control: BootNic,
+    /// N of the NIC that SSH is answered on (`sshonguest`).
+    pub ssh: u32,
+    /// The network is routed (`is_routed`): nothing is translated, and nothing passes that no rule lets through.
+    pub routed: bool,
+    /// What is said of a VPC only.
+    pub vpc: Vpc,
     /// Where the outside is.
     pub public: Option<BootNic>,
     /// Gateway of the default route.
@@ -86,20 +130,40 @@ pub struct Setup {
     pub strict_reverse_path: bool,
 }
 
+/// What boot arguments say of a VPC.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Vpc {
+    /// There is no public network: the way out is a tier's gateway, and tiers are open to what comes in.
+    pub without_public: bool,
+    /// The address that outgoing connections carry (`source_nat_ip`).
+    pub source_nat: Option<Ipv4Addr>,
+    /// Guests are told this router as their only resolver (`userouteripresolver`).
+    pub own_resolver_only: bool,
+}
+
 impl Setup {
     /// Takes what it needs out of the boot arguments.
     pub fn new(identity: &Identity) -> Result<Self, SetupError> {
-        if identity.kind != "router" {
-            return Err(SetupError::Unserved(format!("type={}", identity.kind)));
-        }
-        for mode in ["redundant_router", "is_routed", "ip6firewall", "eth0ip6"] {
+        let unserved = || SetupError::Unserved(format!("type={}", identity.kind));
+        let kind = Kind::of(&identity.kind).ok_or_else(unserved)?;
+        for mode in ["redundant_router", "ip6firewall", "eth0ip6"] {
             if let Some(value) = identity.get(mode).filter(|v| *v != "false") {
                 return Err(SetupError::Unserved(format!("{mode}={value}")));
             }
         }
-        let guest = nic(identity, 0, "privateMtu")?.ok_or(SetupError::Missing("eth0ip"))?;
-        let control = nic(identity, identity.control_nic, "")?.ok_or(SetupError::Missing("eth1ip"))?;
-        let public = nic(identity, 2, "publicMtu")?;
+        let is_vpc = kind == Kind::Vpc;
+        let guest = if is_vpc {
+            None
+        } else {
+            Some(nic(identity, 0, "privateMtu")?.ok_or(SetupError::Missing("eth0ip"))?)
+        };
+        // With SSH on the guest NIC there may be no other one.
+        let control = match (nic(identity, u32::from(!is_vpc), "")?, &guest) {
+            (Some(control), _) => control,
+            (None, Some(guest)) if identity.control_nic == 0 => guest.clone(),
+            (None, _) => return Err(SetupError::Missing(if is_vpc { "eth0ip" } else { "eth1ip" })),
+        };
+        let public = if is_vpc { None } else { nic(identity, 2, "publicMtu")? };
         let mut resolvers = Vec::new();
         for name in ["internaldns1", "internaldns2", "dns1", "dns2", "ip6dns1", "ip6dns2"] {
             if let Some(resolver) = read(identity, name)?
@@ -113,10 +177,19 @@ impl Setup {
             guest_resolvers.extend(read::<Ipv4Addr>(identity, name)?);
         }
         let search = identity.get("dnssearchorder").unwrap_or_default().split(',');
+        let vpc = Vpc {
+            without_public: is_vpc && identity.get("has_public_network").is_some_and(|v| v != "true"),
+            source_nat: read(identity, "source_nat_ip")?,
+            own_resolver_only: identity.flag("userouteripresolver"),
+        };
         Ok(Self {
+            kind,
             name: identity.name.clone(),
             guest,
             control,
+            ssh: identity.control_nic,
+            routed: identity.flag("is_routed"),
+            vpc: if is_vpc { vpc } else { Vpc::default() },
             public,
             gateway: read(identity, "gateway")?,
             domain: identity.get("domain").unwrap_or(DOMAIN).to_owned(),
@@ -127,6 +200,11 @@ impl Setup {
             exposed_dns: identity.flag("exposedns"),
             strict_reverse_path: !identity.flag("disable_rp_filter"),
         })
+    }
+
+    /// The NICs that have their addresses from the start, without the public one.
+    pub fn inner(&self) -> impl Iterator<Item = &BootNic> {
+        self.guest.iter().chain(std::iter::once(&self.control))
     }
 
     /// The state of a router that no document has reached yet.
@@ -140,6 +218,7 @@ impl Setup {
                 source_nat: true,
                 boot: true,
                 mtu: nic.mtu,
+                private_gateway: false,
             };
             (nic.address, address)
         });

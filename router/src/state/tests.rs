@@ -15,12 +15,30 @@ pub(crate) const LINE: &str = "template=domP name=r-7-VM authorized_key=c3NoLXJz
     eth1mask=255.255.0.0 type=router disable_rp_filter=true dns1=192.0.2.53 dns2=192.0.2.54 \
     logrotatefrequency=*:00:00";
 
+/// Boot arguments of the router of a VPC (router contract 1.4).
+pub(crate) const VPC: &str = "vpccidr=10.9.0.0/16 domain=vpc1.example publicMtu=1500 dns1=192.0.2.53 template=domP \
+    name=r-12-VM eth0ip=169.254.33.7 eth0mask=255.255.0.0 has_public_network=true type=vpcrouter \
+    disable_rp_filter=true source_nat_ip=203.0.113.20";
+
+/// Boot arguments of the router of a shared network.
+pub(crate) const SHARED: &str = "name=r-20-VM eth0ip=10.30.0.2 eth0mask=255.255.255.0 gateway=10.30.0.1 \
+    domain=cs3.example cidrsize=24 eth1ip=169.254.44.9 eth1mask=255.255.0.0 type=dhcpsrvr dns1=192.0.2.53";
+
 pub(crate) fn setup() -> Setup {
-    Setup::new(&Identity::parse(LINE).unwrap()).unwrap()
+    setup_of(LINE)
+}
+
+pub(crate) fn setup_of(line: &str) -> Setup {
+    Setup::new(&Identity::parse(line).unwrap()).unwrap()
 }
 
 /// eth0 to eth3, MACs ending in their numbers.
 pub(crate) fn devices() -> Devices {
+    devices_to(4)
+}
+
+/// The same up to a number.
+pub(crate) fn devices_to(end: u8) -> Devices {
     let device = |n: u8| Device {
         index: u32::from(n) + 10,
         name: format!("eth{n}"),
@@ -28,17 +46,29 @@ pub(crate) fn devices() -> Devices {
         up: true,
         mtu: 1500,
     };
-    Devices((0..4).map(device).collect())
+    Devices((0..end).map(device).collect())
 }
 
 /// Merges a document into a state, as the engine does.
 pub(crate) fn merge(state: &mut State, text: &str) -> Result<(), crate::document::DocumentError> {
-    let setup = setup();
+    merge_at(&setup(), state, text)
+}
+
+/// The same for a router of any kind.
+pub(crate) fn merge_at(
+    setup: &Setup,
+    state: &mut State,
+    text: &str,
+) -> Result<(), crate::document::DocumentError> {
     match Document::read(text.as_bytes())? {
-        Document::Addresses(changes) => state.merge_addresses(&setup, &changes),
-        Document::Forwards(changes) => state.merge_forwards(&changes),
-        Document::StaticNat(changes) => state.merge_static_nat(&changes),
-        Document::Firewall(changes) => state.merge_firewall(&changes),
+        Document::Addresses(changes) => state.merge_addresses(setup, &changes),
+        Document::Forwards(changes) => state.merge_forwards(setup, &changes),
+        Document::StaticNat(changes) => state.merge_static_nat(setup, &changes),
+        Document::Firewall(changes) => state.merge_firewall(setup, &changes),
+        Document::Tier(change) => state.merge_tier(setup, &change),
+        Document::Acl(change) => state.merge_acl(setup, &change),
+        Document::Routes(changes) => state.merge_routes(setup, &changes),
+        Document::Aliases(changes) => state.merge_aliases(setup, &changes),
         Document::Dhcp(change) => state.merge_host(&change),
         other => panic!("{other:?} is not about the network"),
     }
@@ -46,11 +76,51 @@ pub(crate) fn merge(state: &mut State, text: &str) -> Result<(), crate::document
 
 /// A state after documents that must all be fine.
 pub(crate) fn after(documents: &[&str]) -> State {
-    let mut state = setup().first_state();
+    after_at(&setup(), documents)
+}
+
+/// The same for a router of any kind.
+pub(crate) fn after_at(setup: &Setup, documents: &[&str]) -> State {
+    let mut state = setup.first_state();
     for document in documents {
-        merge(&mut state, document).unwrap();
+        merge_at(setup, &mut state, document).unwrap();
     }
     state
+}
+
+/// A private gateway of a VPC, whose network is that of its address.
+pub(crate) fn private(ip: &str, nic: u32, source_nat: bool, add: bool) -> String {
+    let text = address(ip, nic, source_nat, add);
+    text.replace(r#""is_private_gateway":false"#, r#""is_private_gateway":true"#)
+}
+
+/// A tier 10.9.N.0/24 at `eth<nic>`.
+pub(crate) fn tier(n: u8, nic: u32, add: bool) -> String {
+    format!(
+        r#"{{"add":{add},"mac_address":"02:00:00:00:00:0{nic}","device":"eth{nic}","router_guest_ip":"10.9.{n}.1",
+        "router_guest_netmask":"255.255.255.0","router_guest_gateway":"10.9.{n}.1","cidr":"24",
+        "dns":"192.0.2.53,192.0.2.54","domain_name":"tier{n}.example","is_vr_guest_gateway":true,
+        "network_id":{},"mtu":1450,"type":"guestnetwork"}}"#,
+        200 + u32::from(n)
+    )
+}
+
+/// Lists of rules, each rule as JSON.
+pub(crate) fn acl(nic: u32, ingress: &[&str], egress: &[&str]) -> String {
+    format!(
+        r#"{{"device":"eth{nic}","mac_address":"02:00:00:00:00:0{nic}","private_gateway_acl":false,
+        "nic_ip":"10.9.1.1","nic_netmask":"24","ingress_rules":[{}],"egress_rules":[{}],"type":"networkacl"}}"#,
+        ingress.join(","),
+        egress.join(",")
+    )
+}
+
+/// A route, or without a gateway its revocation.
+pub(crate) fn route(network: &str, gateway: Option<&str>) -> String {
+    let (revoke, gateway) = (gateway.is_none(), gateway.unwrap_or("172.16.5.1"));
+    format!(
+        r#"{{"routes":[{{"revoke":{revoke},"gateway":"{gateway}","network":"{network}"}}],"type":"staticroutes"}}"#
+    )
 }
 
 pub(crate) fn address(ip: &str, nic: u32, source_nat: bool, add: bool) -> String {
@@ -88,7 +158,7 @@ fn a_fresh_router_has_what_the_boot_arguments_give() {
 #[test]
 fn kinds_that_are_not_served_are_refused() {
     for (from, to, message) in [
-        ("type=router", "type=vpcrouter", "boot argument type=vpcrouter: not served by this router"),
+        ("type=router", "type=consoleproxy", "boot argument type=consoleproxy: not served by this router"),
         ("type=router", "type=router redundant_router=1", "boot argument redundant_router=1: not served"),
         ("eth0ip=10.1.1.1", "x=y", "boot argument eth0ip is missing"),
     ] {
@@ -282,7 +352,7 @@ fn surviving(state: &State) -> Vec<String> {
         };
         let last = match rule.direction {
             Direction::Ingress { address } => address.octets()[3],
-            Direction::Egress => 0,
+            _ => 0,
         };
         let source = rule.packets.sources.as_slice()[0].addr().octets()[3];
         let egress = rule.direction == Direction::Egress;
@@ -318,7 +388,7 @@ proptest! {
         kept.static_nat.retain(|address, _| here(address));
         kept.firewall.retain(|_, rule| match rule.direction {
             Direction::Ingress { address } => here(&address),
-            Direction::Egress => true,
+            _ => true,
         });
         let documents = surviving(&kept);
         let fresh = after(&documents.iter().map(String::as_str).collect::<Vec<_>>());

@@ -69,3 +69,46 @@ pub(crate) fn egress(
         r#"{{"rules":[{{"id":{id},"src_ip":"","protocol":"{protocol}",{ports}{icmp}"revoked":{revoked},"already_added":false,"source_cidr_list":[{source}],"dest_cidr_list":[],"purpose":"Firewall","traffic_type":"Egress","default_egress_policy":{allow}}}],"type":"firewallrules","delete_from_processed_cache":false}}"#
     )
 }
+
+/// The router's address at a private gateway of a VPC.
+pub(crate) fn private(ip: &str, nic: u8, source_nat: bool, add: bool) -> String {
+    let text = address(ip, nic, add).replace(r#""is_private_gateway":false"#, r#""is_private_gateway":true"#);
+    text.replace(r#""source_nat":false"#, &format!(r#""source_nat":{source_nat}"#))
+}
+
+/// A tier 10.9.N.0/24 whose NIC is `eth<nic>`.
+pub(crate) fn tier(n: u8, nic: u8, add: bool) -> String {
+    format!(
+        r#"{{"add":{add},"mac_address":"02:00:00:00:00:0{nic}","device":"eth{nic}","router_guest_ip":"10.9.{n}.1","router_guest_netmask":"255.255.255.0","router_guest_gateway":"10.9.{n}.1","cidr":"24","dns":"192.0.2.53","domain_name":"tier{n}.example","is_vr_guest_gateway":true,"network_id":20{n},"mtu":1450,"type":"guestnetwork","delete_from_processed_cache":false}}"#
+    )
+}
+
+/// The rules of a NIC, each as [`rule`] writes it.
+pub(crate) fn acl(nic: u8, ingress: &[String], egress: &[String]) -> String {
+    format!(
+        r#"{{"device":"eth{nic}","mac_address":"02:00:00:00:00:0{nic}","private_gateway_acl":false,"nic_ip":"10.9.1.1","nic_netmask":"24","ingress_rules":[{}],"egress_rules":[{}],"type":"networkacl","delete_from_processed_cache":false}}"#,
+        ingress.join(","),
+        egress.join(",")
+    )
+}
+
+/// One rule of a list; no ports for `all` and `icmp`.
+pub(crate) fn rule(protocol: &str, ports: Option<(u16, u16)>, cidr: &str, allowed: bool) -> String {
+    let ports = ports.map_or_else(String::new, |(a, b)| format!(r#""first_port":{a},"last_port":{b},"#));
+    let icmp = if protocol == "icmp" { r#""icmp_type":-1,"icmp_code":-1,"# } else { "" };
+    format!(r#"{{"type":"{protocol}",{ports}{icmp}"cidr":"{cidr}","allowed":{allowed}}}"#)
+}
+
+/// A static route of a VPC.
+pub(crate) fn route(network: &str, gateway: &str, revoke: bool) -> String {
+    format!(
+        r#"{{"routes":[{{"revoke":{revoke},"ip_address":"172.16.5.2","gateway":"{gateway}","network":"{network}"}}],"type":"staticroutes","delete_from_processed_cache":false}}"#
+    )
+}
+
+/// An ingress rule of a network that is routed.
+pub(crate) fn inward(id: u32, protocol: &str, ports: Option<(u16, u16)>, sources: &[&str]) -> String {
+    let sources = format!(r#""source_cidr_list":["{}"]"#, sources.join(r#"",""#));
+    let text = ingress(id, "", protocol, ports, "x", false).replace(r#""source_cidr_list":["x"]"#, &sources);
+    text.replace(r#""src_ip":"","#, "")
+}

@@ -17,10 +17,15 @@ use common::{
 use tests::lab::{Namespace, Process, binary, join, wait_until};
 
 /// Boot arguments of the router.
-const LINE: &str = "template=domP name=r-7-VM authorized_key=c3NoLXJzYSBBQUFB eth2ip=203.0.113.10 \
+pub(crate) const LINE: &str = "template=domP name=r-7-VM authorized_key=c3NoLXJzYSBBQUFB eth2ip=203.0.113.10 \
     eth2mask=255.255.255.0 gateway=203.0.113.1 publicMtu=1500 eth0ip=10.1.1.1 eth0mask=255.255.255.0 \
     privateMtu=1500 domain=cs1.example cidrsize=24 dhcprange=10.1.1.1 eth1ip=169.254.10.20 \
     eth1mask=255.255.0.0 type=router disable_rp_filter=true dns1=192.0.2.53 logrotatefrequency=*:00:00\n";
+
+/// Boot arguments of the router of a VPC.
+pub(crate) const VPC: &str = "vpccidr=10.9.0.0/16 domain=vpc1.example publicMtu=1500 dns1=192.0.2.53 template=domP \
+    name=r-12-VM eth0ip=169.254.10.20 eth0mask=255.255.0.0 has_public_network=true type=vpcrouter \
+    disable_rp_filter=true logrotatefrequency=*:00:00 source_nat_ip=203.0.113.20\n";
 
 /// Time in which an answer comes if one comes at all.
 pub(crate) const ANSWER: Duration = Duration::from_millis(1500);
@@ -38,8 +43,13 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// Lays the wires and starts the core; it is in force when this returns.
+    /// Lays the wires of an isolated network and starts the core; it is in force when this returns.
     pub(crate) fn start() -> Self {
+        Self::isolated(LINE)
+    }
+
+    /// The same with other boot arguments.
+    pub(crate) fn isolated(line: &str) -> Self {
         let [router, lan, a, b, host, outside] =
             ["router", "lan", "a", "b", "host", "outside"].map(Namespace::new);
         lan.bridge("br0");
@@ -49,24 +59,53 @@ impl Lab {
         }
         join(&router, "eth1", &host, "eth0");
         join(&router, "eth2", &outside, "eth0");
-        for n in 0..3 {
-            router.ip(&["link", "set", &format!("eth{n}"), "address", &format!("02:00:00:00:00:0{n}")]);
-        }
         for (guest, ip) in [(&a, "10.1.1.20/24"), (&b, "10.1.1.21/24")] {
             guest.address("eth0", ip);
             guest.ip(&["route", "add", "default", "via", "10.1.1.1"]);
         }
-        host.address("eth0", "169.254.0.1/16");
-        host.ip(&["route", "add", "10.1.1.0/24", "via", "169.254.10.20"]);
-        outside.address("eth0", "203.0.113.1/24");
-        outside.ip(&["addr", "add", "203.0.113.50/24", "dev", "eth0"]);
+        let lab = Self::boot(line, router, [a, b, host, outside], lan);
+        lab.host.ip(&["route", "add", "10.1.1.0/24", "via", "169.254.10.20"]);
+        lab.outside.ip(&["addr", "add", "203.0.113.50/24", "dev", "eth0"]);
         // Someone on the public network who knows where the guests are.
-        outside.ip(&["route", "add", "10.1.1.0/24", "via", "203.0.113.10"]);
+        lab.outside.ip(&["route", "add", "10.1.1.0/24", "via", "203.0.113.10"]);
+        lab
+    }
 
+    /// Lays the wires of a VPC: the host at eth0, the outside at eth1. The guests a (10.9.1.10) and b
+    /// (10.9.2.10) wait for their tiers, which [`Lab::plug`] brings.
+    pub(crate) fn vpc() -> Self {
+        let [router, lan, a, b, host, outside] =
+            ["router", "lan", "a", "b", "host", "outside"].map(Namespace::new);
+        join(&router, "eth0", &host, "eth0");
+        join(&router, "eth1", &outside, "eth0");
+        let lab = Self::boot(VPC, router, [a, b, host, outside], lan);
+        lab.outside.ip(&["route", "add", "10.9.0.0/16", "via", "203.0.113.20"]);
+        lab.host.ip(&["route", "add", "10.9.0.0/16", "via", "169.254.10.20"]);
+        lab
+    }
+
+    /// Brings a NIC of the router of a VPC, joined to `eth0` of another namespace.
+    pub(crate) fn plug(&self, nic: u8, peer: &Namespace, ip: &str, gateway: &str) {
+        let (name, mac) = (format!("eth{nic}"), format!("02:00:00:00:00:0{nic}"));
+        let ends = ["link", "add", &name, "netns", self.router.name(), "address", &mac, "type", "veth"];
+        let peer_end = ["peer", "name", "eth0", "netns", peer.name()];
+        assert!(std::process::Command::new("ip").args(ends).args(peer_end).status().expect("ip").success());
+        peer.address("eth0", ip);
+        peer.ip(&["route", "add", "default", "via", gateway]);
+    }
+
+    fn boot(line: &str, router: Namespace, others: [Namespace; 4], lan: Namespace) -> Self {
+        let [a, b, host, outside] = others;
+        let nics = router.ok("ls /sys/class/net");
+        for nic in nics.split_whitespace().filter(|nic| nic.starts_with("eth")) {
+            router.ip(&["link", "set", nic, "address", &format!("02:00:00:00:00:0{}", &nic[3..])]);
+        }
+        host.address("eth0", "169.254.0.1/16");
+        outside.address("eth0", "203.0.113.1/24");
         let root = tempfile::tempdir().expect("folder");
         let paths = Paths::below(root.path());
         fs::create_dir_all(paths.cache()).expect("folder");
-        fs::write(paths.cmdline(), LINE).expect("boot arguments");
+        fs::write(paths.cmdline(), line).expect("boot arguments");
         fs::create_dir_all(paths.at("/etc")).expect("folder");
         fs::write(paths.at("/etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").expect("accounts");
         let core = core(&router, root.path());

@@ -2,8 +2,11 @@
 //! network and a host, each in namespaces of their own.
 
 mod changes;
+mod commands;
 mod documents;
 mod lab;
 mod packets;
 mod restart;
 mod speed;
+mod types;
+mod vpc;

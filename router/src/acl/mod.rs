@@ -1,0 +1,131 @@
+//! What passes through the router of a VPC: a list of rules for each tier and private gateway and each
+//! direction, the first rule that fits decides (router behaviour 3.5 to 3.7).
+//!
+//! A list is a chain of its own, found by the name of the NIC: a packet does not pay for other lists, and a
+//! change rewrites one chain. What leaves a tier is judged as the sender wrote it, before any translation;
+//! what goes to one, after it. Both must allow.
+
+use ipnet::Ipv4Net;
+
+use crate::{
+    firewall::{GUEST_NICS, PUBLIC_NICS, nic_key, protocol},
+    mac::Mac,
+    nft::{Action, Field, Match, Table, Value, ValueKind},
+    state::{AclRule, Kind},
+    types::{Ports, Transport},
+    view::View,
+};
+
+/// What becomes of packets that no rule of a list fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// They go on.
+    Pass,
+    /// They vanish.
+    Drop,
+}
+
+/// Adds the chains of a VPC.
+pub fn plan(view: &View<'_>, table: &mut Table) {
+    if view.setup.kind != Kind::Vpc {
+        return;
+    }
+    forward(view, table);
+    table.map("acl_ingress", &[Field::OutNic], ValueKind::Verdict);
+    table.map("acl_egress", &[Field::InNic], ValueKind::Verdict);
+    table.chain("early").add([], Action::Lookup(vec![Field::InNic], "acl_egress"));
+    for nic in view.forwarded() {
+        let Some((mac, _)) = nic.tier else { continue };
+        if view.setup.vpc.without_public {
+            insert(table, "acl_ingress", &nic.name, Value::Accept);
+        } else {
+            ingress(view, table, &nic.name, mac);
+        }
+        let end = if view.setup.routed { End::Drop } else { End::Pass };
+        egress(view, table, &nic.name, mac, &nic.addresses, end);
+    }
+    for nic in view.private.values() {
+        ingress(view, table, &nic.name, nic.mac);
+        egress(view, table, &nic.name, nic.mac, &nic.addresses, End::Pass);
+    }
+}
+
+fn forward(view: &View<'_>, table: &mut Table) {
+    let out = Match::Known(Field::OutNic, PUBLIC_NICS);
+    let chain = table.chain("forward");
+    chain.add([Match::Established], Action::Accept);
+    if view.translates() {
+        chain.add([Match::Known(Field::InNic, PUBLIC_NICS)], Action::Jump("from_public".into()));
+    }
+    chain.add([], Action::Lookup(vec![Field::OutNic], "acl_ingress"));
+    chain.add([Match::Known(Field::InNic, GUEST_NICS), out.clone()], Action::Accept);
+    for nic in view.private.values() {
+        // Where the router is the gateway of the network there, it is its way out, too.
+        if nic.gateway.is_some_and(|g| nic.addresses.iter().any(|net| net.addr() == g)) {
+            let from = Match::From(nic.networks());
+            chain.add([Match::In(nic.name.clone()), from, out.clone()], Action::Accept);
+        }
+    }
+    if view.translates() {
+        // A guest is reached from outside by a translated address only, never by its own.
+        let chain = table.chain("from_public");
+        chain.add([Match::Translated], Action::Return);
+        chain.add([], Action::Drop);
+    }
+}
+
+/// The list for what leaves by a NIC; without one nothing does.
+fn ingress(view: &View<'_>, table: &mut Table, nic: &str, mac: Mac) {
+    let name = format!("acl_ingress_{nic}");
+    let chain = table.chain(name.as_str());
+    if view.setup.routed {
+        chain.add([Match::In(nic.to_owned())], Action::Accept);
+    }
+    let rules = view.state.acls.get(&mac).map(|acl| acl.ingress.as_slice()).unwrap_or_default();
+    for rule in rules {
+        let nets = (!rule.nets.is_any()).then(|| Match::From(rule.nets.as_slice().to_vec()));
+        chain.add(nets.into_iter().chain(protocol(rule.protocol)).collect::<Vec<_>>(), verdict(rule));
+    }
+    chain.add([], Action::Drop);
+    insert(table, "acl_ingress", nic, Value::Jump(name));
+}
+
+/// The list for what comes in by a NIC. What is for the router itself there is not subject to it.
+fn egress(view: &View<'_>, table: &mut Table, nic: &str, mac: Mac, own: &[Ipv4Net], end: End) {
+    let rules = view.state.acls.get(&mac).map(|acl| acl.egress.as_slice()).unwrap_or_default();
+    if rules.is_empty() && end == End::Pass {
+        return;
+    }
+    let name = format!("acl_egress_{nic}");
+    let chain = table.chain(name.as_str());
+    chain.add([Match::To(own.iter().map(|net| Ipv4Net::from(net.addr())).collect())], Action::Return);
+    if let Ok(port) = Ports::new(67, 67) {
+        // Guests without an address ask everybody for one.
+        let everybody = Match::To(vec![Ipv4Net::from(std::net::Ipv4Addr::BROADCAST)]);
+        chain.add([everybody, Match::Ports(Transport::Udp, port)], Action::Return);
+    }
+    // Without a public network others come in by a tier, too: its list is about its own guests only.
+    let own = view.setup.vpc.without_public.then(|| Match::From(own.iter().map(Ipv4Net::trunc).collect()));
+    for rule in rules {
+        let nets = (!rule.nets.is_any()).then(|| Match::To(rule.nets.as_slice().to_vec()));
+        let nets = own.clone().into_iter().chain(nets);
+        chain.add(nets.chain(protocol(rule.protocol)).collect::<Vec<_>>(), verdict(rule));
+    }
+    if end == End::Drop {
+        chain.add([], Action::Drop);
+    }
+    insert(table, "acl_egress", nic, Value::Jump(name));
+}
+
+const fn verdict(rule: &AclRule) -> Action {
+    if rule.allow { Action::Accept } else { Action::Drop }
+}
+
+fn insert(table: &mut Table, map: &str, nic: &str, value: Value) {
+    if let Some(map) = table.maps.get_mut(map) {
+        map.elements.insert(nic_key(nic), value);
+    }
+}
+
+#[cfg(test)]
+mod tests;
