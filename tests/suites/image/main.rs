@@ -1,7 +1,8 @@
-//! Boots the built image: the disk, the roles, the boot arguments, SSH.
+//! Boots the built image: the disk, the roles, the boot arguments, SSH, faults.
 
 mod arguments;
 mod disk;
+mod faults;
 mod lab;
 mod roles;
 mod ssh;
