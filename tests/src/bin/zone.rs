@@ -1,5 +1,6 @@
-//! `zone up|check DIR`: lays the wires of a zone on this machine, starts the servers around it and the
-//! management end, and has the zone do its main job. `up` leaves it running, `check` ends it.
+//! `zone up|check|faults DIR`: lays the wires of a zone on this machine, starts the servers around it and the
+//! management end, and has the zone do its main job. `up` leaves it running, `check` ends it,
+//! `faults` kills its parts and looks whether they come back.
 //! `zone down DIR` ends a zone that was left running.
 
 use std::{
@@ -7,14 +8,15 @@ use std::{
     process::ExitCode,
 };
 
-use tests::zone::{self, browser, report::Failure};
+use tests::zone::{self, Then, browser, report::Failure};
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let ok = match words.as_slice() {
-        ["up", dir] => zone::run(Path::new(dir), true),
-        ["check", dir] => zone::run(Path::new(dir), false),
+        ["up", dir] => zone::run(Path::new(dir), Then::Keep),
+        ["check", dir] => zone::run(Path::new(dir), Then::End),
+        ["faults", dir] => zone::run(Path::new(dir), Then::Faults),
         ["down", dir] => {
             zone::down(Path::new(dir));
             true
@@ -26,7 +28,7 @@ fn main() -> ExitCode {
             browser::refused(url, &PathBuf::from(picture), &PathBuf::from(profile)).await
         }),
         _ => {
-            eprintln!("zone up|check|down DIR");
+            eprintln!("zone up|check|faults|down DIR");
             return ExitCode::from(2);
         }
     };

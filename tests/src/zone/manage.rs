@@ -39,6 +39,18 @@ impl Manage {
         Ok(Self { program, namespace: network.host.name().to_owned(), state, host, serve, agent })
     }
 
+    /// Starts both again, after their end.
+    pub fn restart(&mut self, network: &Network) {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let zone = checkout().join("image/zone.toml");
+        let words = ["serve", "--zone", &text(&zone), "--state", &text(&self.state)];
+        self.serve = network.host.spawn(&self.program, &words);
+        // A host that has joined needs no token.
+        let token = self.state.join("join/host1.json");
+        let words = ["host", "--join", &text(&token), "--state", &text(&self.host)];
+        self.agent = network.host.spawn(&self.program, &words);
+    }
+
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.namespace]).arg(&self.program).args(words);
@@ -83,11 +95,26 @@ impl Manage {
             .ok_or_else(|| format!("no VM for {name}: {status}").into())
     }
 
+    /// The name of the VM, such as `r-1-VM`.
+    pub fn name(&self, name: &str) -> Result<String, Failure> {
+        let vm = self.vm(name)?;
+        vm["name"].as_str().map(str::to_owned).ok_or_else(|| format!("no name: {vm}").into())
+    }
+
+    /// The folder that the host keeps for the VM.
+    pub fn folder(&self, name: &str) -> Result<PathBuf, Failure> {
+        Ok(self.host.join("vm").join(self.name(name)?))
+    }
+
+    /// The process of the VM's QEMU.
+    pub fn qemu(&self, name: &str) -> Result<u64, Failure> {
+        let file = self.folder(name)?.join("qemu.pid");
+        Ok(std::fs::read_to_string(file)?.trim().parse()?)
+    }
+
     /// The file with what a VM of the host wrote to its serial line.
     pub fn serial_log(&self, name: &str) -> PathBuf {
-        let instance =
-            self.vm(name).ok().and_then(|vm| vm["name"].as_str().map(str::to_owned)).unwrap_or_default();
-        self.host.join("vm").join(instance).join("serial.log")
+        self.folder(name).unwrap_or_default().join("serial.log")
     }
 
     /// Registers a template and waits until it is in the store.

@@ -1,6 +1,7 @@
 //! A whole zone on this machine: its wires, the servers around it, and the checks of its main job.
 
 pub mod browser;
+mod faults;
 pub mod manage;
 pub mod network;
 pub mod report;
@@ -25,18 +26,28 @@ fn id(dir: &Path) -> String {
     name.rsplit('-').next().unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).take(6).collect()
 }
 
-/// Lays, starts and checks a zone in `dir`; leaves it running where `keep` says so. Returns whether
-/// every step went well.
-pub fn run(dir: &Path, keep: bool) -> bool {
+/// What to do with a zone once its main job is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// Leave it running.
+    Keep,
+    /// End it.
+    End,
+    /// Kill its parts and see that they come back, then end it.
+    Faults,
+}
+
+/// Lays, starts and checks a zone in `dir`. Returns whether every step went well.
+pub fn run(dir: &Path, then: Then) -> bool {
     down(dir);
     let mut report = Report::default();
-    if let Err(error) = all(dir, keep, &mut report) {
+    if let Err(error) = all(dir, then, &mut report) {
         report.check("the zone", || Err(error));
     }
     report.close()
 }
 
-fn all(dir: &Path, keep: bool, report: &mut Report) -> Result<(), Failure> {
+fn all(dir: &Path, then: Then, report: &mut Report) -> Result<(), Failure> {
     let _ = fs::remove_dir_all(dir);
     fs::create_dir_all(dir)?;
     let pictures = servers::checkout().join("image/out/pictures");
@@ -67,10 +78,13 @@ fn all(dir: &Path, keep: bool, report: &mut Report) -> Result<(), Failure> {
         steps::router(report, &scene);
         steps::storage(report, &scene);
         steps::console(report, &scene);
+        if then == Then::Faults {
+            faults::all(report, &network, &mut manage, dir);
+        }
     } else {
         println!("--- manage serve\n{}\n--- manage host\n{}", manage.serve.output(), manage.agent.output());
     }
-    if keep {
+    if then == Then::Keep {
         look_around(&manage, &network, dir);
         network.keep();
         manage.keep();

@@ -84,28 +84,32 @@ pub fn router(report: &mut Report, scene: &Scene<'_>) {
     report.check("guest: egress to another port is blocked", || guest_must(scene, "blocked", "refused"));
     report.check("internet: port forward 8080 reaches the guest", || {
         guest_says(scene, "ready", Duration::from_secs(60))?;
-        fetch(scene, &format!("http://{PUBLIC}:8080/")).and_then(|page| {
-            if page.trim() == "page of web1" {
-                Ok(page.trim().to_owned())
-            } else {
-                Err(format!("got '{page}'").into())
-            }
-        })
+        page(scene.network)
     });
     for (what, url) in [
         ("internet: port forward 8081 without a firewall rule is blocked", format!("http://{PUBLIC}:8081/")),
         ("internet: the router's own ports are closed", format!("http://{PUBLIC}:80/")),
         ("internet: the guest network is not routed", "http://10.1.1.20:80/".to_owned()),
     ] {
-        report.check(what, || match fetch(scene, &url) {
+        report.check(what, || match fetch(scene.network, &url) {
             Ok(page) => Err(format!("{url} answered '{}'", page.trim()).into()),
             Err(_) => Ok(String::new()),
         });
     }
 }
 
-fn fetch(scene: &Scene<'_>, url: &str) -> Result<String, Failure> {
-    let out = scene.network.inet.sh(&format!("curl -sS --fail --max-time 4 '{url}'"));
+/// The guest's page, through the port forward.
+pub(super) fn page(network: &Network) -> Result<String, Failure> {
+    let page = fetch(network, &format!("http://{PUBLIC}:8080/"))?;
+    if page.trim() == "page of web1" {
+        Ok(page.trim().to_owned())
+    } else {
+        Err(format!("got '{page}'").into())
+    }
+}
+
+fn fetch(network: &Network, url: &str) -> Result<String, Failure> {
+    let out = network.inet.sh(&format!("curl -sS --fail --max-time 4 '{url}'"));
     if out.status.success() {
         return Ok(String::from_utf8_lossy(&out.stdout).into_owned());
     }
@@ -120,7 +124,7 @@ struct Template {
     physical_size: u64,
 }
 
-fn hash(bytes: &[u8]) -> String {
+pub(super) fn hash(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
 
