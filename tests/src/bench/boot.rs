@@ -37,12 +37,14 @@ const ROLES: [(&str, &str); 3] = [
 pub fn run(times: usize) {
     let network = Namespace::new("boot");
     network.bridge("br0");
-    for (role, arguments) in ROLES {
+    for (kind, (role, arguments)) in ROLES.into_iter().enumerate() {
         let (mut wall, mut cpu, mut core, mut serve) = (vec![], vec![], vec![], vec![]);
         for round in 0..times {
             let mut config = Config { firmware: Firmware::Bios, ..Config::ours() };
+            // Taps are named after it, and stay with the namespace.
+            let one = format!("{kind:02x}:{round:02x}");
             for nic in 0..3 {
-                config = config.behind(&network, "br0", &format!("02:00:4d:{round:02x}:00:{nic:02x}"));
+                config = config.behind(&network, "br0", &format!("02:00:4d:{one}:{nic:02x}"));
             }
             let mut vm = Vm::start(config);
             vm.deliver(arguments, LIMIT);
