@@ -2,7 +2,8 @@
 //! between stores.
 //!
 //! - `ssvm core`: privileged; mounts, state, the management channel.
-//! - `ssvm serve`: own user, shut in; touches the stores and the strangers' bytes that go into them.
+//! - `ssvm serve`: own user, shut in; touches the stores and the strangers' bytes that go into them, and
+//!   answers browsers and the other secondary storage VMs.
 
 mod core;
 mod format;
@@ -11,6 +12,7 @@ mod order;
 mod source;
 mod store;
 mod transfer;
+mod web;
 mod worker;
 
 use std::process::ExitCode;

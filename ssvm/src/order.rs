@@ -3,14 +3,17 @@
 
 use std::io;
 
-use common::command::storage::{ImageFormat, TemplateProp};
+use common::command::{
+    Secret,
+    storage::{ImageFormat, TemplateProp},
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::{
     layout::StorePath,
     source::HttpOrder,
-    store::{StoreError, StoreSpec},
+    store::{Node, StoreError, StoreSpec},
     transfer::{Checksum, TransferError},
 };
 
@@ -68,6 +71,22 @@ pub(crate) enum Task {
     Usage { store: StoreSpec },
     /// Compute a checksum.
     Sum { store: StoreSpec, path: StorePath, algorithm: String },
+    /// Remove all that lies below a folder, and the folder.
+    RemoveTree { store: StoreSpec, path: StorePath },
+    /// Remove one file; a folder with all that lies below it.
+    RemoveFile { store: StoreSpec, path: StorePath },
+    /// Move a folder; fails where there is something at `to`.
+    Move { store: StoreSpec, from: StorePath, to: StorePath },
+    /// Show a part of a folder, or a file; `None` for the root.
+    Browse { store: StoreSpec, path: Option<StorePath>, start: usize, most: usize },
+    /// The files of a snapshot.
+    Parts { store: StoreSpec, path: StorePath },
+    /// Can the file be read?
+    Check { store: StoreSpec, path: StorePath },
+    /// How many bytes lie below these folders?
+    Weigh { store: StoreSpec, folders: Vec<StorePath> },
+    /// Write a small file whose bytes come in base64.
+    Write { store: StoreSpec, path: StorePath, data: Secret },
     /// Remove what broken transfers left behind.
     Sweep { store: StoreSpec, age: u64, live: Vec<String> },
 }
@@ -157,6 +176,25 @@ pub(crate) enum Outcome {
     Sum(String),
     /// Leftovers that were removed.
     Swept(u64),
+    /// A folder.
+    Browsed(Page),
+    /// Files.
+    Parts(Vec<StorePath>),
+    /// Bytes.
+    Weight(u64),
+    /// What was asked for is so.
+    Done,
+}
+
+/// A part of a folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Page {
+    /// Whether there is anything at the path.
+    pub(crate) exists: bool,
+    /// Entries of the whole folder.
+    pub(crate) count: usize,
+    /// In the order of their names.
+    pub(crate) entries: Vec<Node>,
 }
 
 /// A file in its place.

@@ -11,10 +11,13 @@ mod startup;
 mod state;
 mod status;
 mod stores;
+mod upkeep;
+mod uploads;
+mod web;
 mod workshop;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     io,
     net::Ipv4Addr,
     sync::{Arc, Mutex, PoisonError},
@@ -39,12 +42,14 @@ use tokio::{
 use crate::{
     order::{Outcome, Task},
     store::StoreSpec,
+    web::Tls,
     worker::LINE,
 };
 use jobs::{Jobs, Stand};
 use mount::Mounts;
 use resource::Role;
 use state::State;
+use uploads::Uploads;
 use workshop::Workshop;
 
 /// Between two sweeps of the stores.
@@ -73,6 +78,11 @@ pub(crate) struct Core {
     mounts: Mounts,
     workshop: Workshop,
     jobs: Jobs,
+    uploads: Uploads,
+    /// The way to the serve process.
+    serve: handover::Core,
+    /// For https until certificates are delivered.
+    own_tls: Option<Tls>,
     health: Health,
     /// Stores that have a route in this life of the VM's core.
     routed: Mutex<HashSet<Ipv4Addr>>,
@@ -90,7 +100,12 @@ pub(crate) fn run(paths: &Paths) -> Result<(), CoreError> {
 }
 
 async fn core(paths: &Paths, identity: Identity) -> Result<(), CoreError> {
+    let user = User::named(paths, User::SERVE)?;
+    let (serve, events) = handover::Core::listen(paths, user)?;
     let core = Arc::new(Core {
+        own_tls: web::own_certificate(paths, &identity),
+        serve,
+        uploads: Uploads::load(paths),
         state: State::load(paths),
         mounts: Mounts::new(paths),
         workshop: Workshop::new(),
@@ -106,9 +121,8 @@ async fn core(paths: &Paths, identity: Identity) -> Result<(), CoreError> {
         stores::route(&core.identity, &site.to_string(), core.identity.get("localgw")).await;
     }
     std::fs::create_dir_all(mount::parent(paths))?;
-    let user = User::named(paths, User::SERVE)?;
-    let (_serve, events) = handover::Core::listen(paths, user)?;
-    tokio::spawn(give_lines(core.workshop.clone(), events));
+    core.offer_web();
+    tokio::spawn(hear(Arc::clone(&core), events));
     core.resume_jobs();
     tokio::spawn(sweep(Arc::clone(&core)));
     let agent = Agent::start(agent_config(&core), Arc::new(Role(Arc::clone(&core))));
@@ -134,24 +148,32 @@ fn agent_config(core: &Core) -> AgentConfig {
     config
 }
 
-/// Gives each serve process that asks a line for tasks.
-async fn give_lines(workshop: Workshop, mut events: mpsc::Receiver<Event>) {
+/// Hears what serve says: it wants a line for tasks, or has news of uploads.
+async fn hear(core: Arc<Core>, mut events: mpsc::Receiver<Event>) {
     while let Some(event) = events.recv().await {
-        if event.kind != LINE {
-            event.refuse("unknown");
-            continue;
+        if event.kind == LINE {
+            give_line(&core, event);
+        } else {
+            tokio::spawn(Arc::clone(&core).upload_event(event));
         }
-        let pair = std::os::unix::net::UnixStream::pair().and_then(|(ours, theirs)| {
-            ours.set_nonblocking(true)?;
-            Ok((UnixStream::from_std(ours)?, theirs))
-        });
-        match pair {
-            Ok((ours, theirs)) => {
-                workshop.attach(ours);
-                event.answer_with(&(), Some(theirs.into()));
-            }
-            Err(error) => event.refuse(error.to_string()),
+    }
+}
+
+/// Gives a line for tasks; the question says which uploads are under way.
+fn give_line(core: &Arc<Core>, event: Event) {
+    let running: BTreeSet<String> = event.parse().unwrap_or_default();
+    let pair = std::os::unix::net::UnixStream::pair().and_then(|(ours, theirs)| {
+        ours.set_nonblocking(true)?;
+        Ok((UnixStream::from_std(ours)?, theirs))
+    });
+    match pair {
+        Ok((ours, theirs)) => {
+            core.workshop.attach(ours);
+            event.answer_with(&(), Some(theirs.into()));
+            let core = Arc::clone(core);
+            tokio::spawn(async move { core.uploads_running(running).await });
         }
+        Err(error) => event.refuse(error.to_string()),
     }
 }
 
@@ -159,6 +181,7 @@ async fn give_lines(workshop: Workshop, mut events: mpsc::Receiver<Event>) {
 async fn sweep(core: Arc<Core>) {
     loop {
         tokio::time::sleep(SWEEP).await;
+        core.expire_links();
         let open = |job: &Arc<jobs::Job>| job.record().stand == Stand::Open;
         let live: Vec<String> = core.jobs.all().iter().filter(|j| open(j)).map(|j| j.record().id).collect();
         for (name, store) in core.known_stores().await {

@@ -10,10 +10,13 @@ use common::{
     command::{
         agent::{self, PingStorageCommand},
         storage::{
-            ComputeChecksumCommand, CopyCommand, DataStoreTO, DataTO, DeleteCommand, DownloadCommand,
-            DownloadProgressCommand, GetStorageStatsAnswer, GetStorageStatsCommand, ListTemplateAnswer,
-            ListTemplateCommand, ListVolumeAnswer, ListVolumeCommand, SecStorageFirewallCfgCommand,
-            SecStorageSetupAnswer, SecStorageSetupCommand, SecStorageVMSetupCommand, TemplateProp,
+            ComputeChecksumCommand, CopyCommand, CreateEntityDownloadURLCommand, DataStoreTO, DataTO,
+            DeleteCommand, DeleteEntityDownloadURLCommand, DeleteSnapshotsDirCommand, DownloadCommand,
+            DownloadProgressCommand, GetStorageStatsAnswer, GetStorageStatsCommand,
+            HandleConfigDriveIsoCommand, ListDataStoreObjectsCommand, ListTemplateAnswer,
+            ListTemplateCommand, ListVolumeAnswer, ListVolumeCommand, MoveVolumeCommand,
+            QuerySnapshotZoneCopyCommand, SecStorageFirewallCfgCommand, SecStorageSetupAnswer,
+            SecStorageSetupCommand, SecStorageVMSetupCommand, TemplateProp, UploadStatusCommand,
         },
     },
 };
@@ -82,6 +85,14 @@ impl Core {
                 ListVolumeCommand::CLASS => self.list_volumes(read(&command)?).await,
                 GetStorageStatsCommand::CLASS => self.stats(read(&command)?).await,
                 ComputeChecksumCommand::CLASS => plain(self.checksum(read(&command)?).await),
+                CreateEntityDownloadURLCommand::CLASS => self.create_link(read(&command)?).await,
+                DeleteEntityDownloadURLCommand::CLASS => self.delete_link(read(&command)?).await,
+                UploadStatusCommand::CLASS => self.upload_status(&read(&command)?),
+                DeleteSnapshotsDirCommand::CLASS => plain(self.delete_snapshots(read(&command)?).await),
+                MoveVolumeCommand::CLASS => plain(self.move_volume(read(&command)?).await),
+                ListDataStoreObjectsCommand::CLASS => self.browse(read(&command)?).await,
+                QuerySnapshotZoneCopyCommand::CLASS => self.snapshot_files(read(&command)?).await,
+                HandleConfigDriveIsoCommand::CLASS => self.config_drive(read(&command)?).await,
                 other => agent::unsupported(other),
             })
         }
@@ -91,7 +102,7 @@ impl Core {
 
     async fn set_up(&self, command: SecStorageSetupCommand) -> Message {
         let (key, certificates) = (command.post_upload_key, command.certs);
-        if let Err(error) = self.state.change(|s| {
+        if let Err(error) = self.change(|s| {
             s.upload_key = key.or(s.upload_key.take());
             s.certificates = certificates.or(s.certificates.take());
         }) {
@@ -135,7 +146,7 @@ impl Core {
             stores::route(&self.identity, &site.to_string(), self.identity.get("localgw")).await;
         }
         let login = command.copy_user_name.zip(command.copy_password);
-        let changed = self.state.change(|s| {
+        let changed = self.change(|s| {
             s.sites = sites;
             s.copy_login = login.or(s.copy_login.take());
         });
@@ -162,7 +173,7 @@ impl Core {
                 Err(_) => refused.push(address.to_owned()),
             }
         }
-        let changed = self.state.change(|s| {
+        let changed = self.change(|s| {
             if !command.append {
                 s.peers.clear();
             }

@@ -15,6 +15,8 @@ use common::{
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use crate::web::Link;
+
 /// Version of the state file.
 const VERSION: u32 = 1;
 
@@ -34,6 +36,8 @@ pub(crate) struct Settings {
     pub(crate) copy_login: Option<(String, Secret)>,
     /// Exports by the name of their mount folder.
     pub(crate) exports: BTreeMap<String, Export>,
+    /// Files that are offered, by what follows `/userdata/` in their URL.
+    pub(crate) links: BTreeMap<String, Link>,
     /// Addresses and ports of object stores on the management network.
     pub(crate) endpoints: BTreeSet<(Ipv4Addr, u16)>,
 }

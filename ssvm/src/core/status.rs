@@ -67,6 +67,12 @@ fn status(core: &Core, agent: &AgentHandle) -> String {
         let folder = record.command.install_path.as_deref().unwrap_or_default();
         let _ = writeln!(text, "job: {} {folder}: {stand}", record.id);
     }
+    text.push_str(&core.uploads.text());
+    for (name, link) in &settings.links {
+        // Who knows the folder of a link has the file.
+        let name = name.rsplit('/').next().unwrap_or_default();
+        let _ = writeln!(text, "link: {name} to {}", link.path);
+    }
     text
 }
 

@@ -76,7 +76,7 @@ impl Core {
             route(&self.identity, &address.to_string(), storage_gateway(&self.identity)).await;
         }
         let known = export.clone();
-        if let Err(error) = self.state.change(|s| {
+        if let Err(error) = self.change(|s| {
             s.exports.insert(name, known);
         }) {
             tracing::error!(%error, "an export is not remembered");
@@ -128,7 +128,7 @@ impl Core {
                 IpAddr::V6(_) => None,
             })
             .collect();
-        let changed = self.state.change(|s| s.endpoints.extend(found.into_iter().map(|a| (a, port))));
+        let changed = self.change(|s| s.endpoints.extend(found.into_iter().map(|a| (a, port))));
         if matches!(changed, Ok(true)) {
             self.load_filter().await;
         }
@@ -208,10 +208,18 @@ pub(super) fn stores_of(task: &Task) -> Vec<(StoreSpec, Option<StorePath>)> {
         }
         Task::RemoveImage { store, path, .. }
         | Task::RemoveSnapshot { store, path, .. }
+        | Task::RemoveTree { store, path }
+        | Task::RemoveFile { store, path }
+        | Task::Move { store, from: path, .. }
+        | Task::Parts { store, path }
+        | Task::Check { store, path }
+        | Task::Write { store, path, .. }
         | Task::Sum { store, path, .. } => vec![(store.clone(), Some(path.clone()))],
-        Task::List { store, .. } | Task::Usage { store } | Task::Sweep { store, .. } => {
-            vec![(store.clone(), None)]
-        }
+        Task::Browse { store, path, .. } => vec![(store.clone(), path.clone())],
+        Task::List { store, .. }
+        | Task::Usage { store }
+        | Task::Weigh { store, .. }
+        | Task::Sweep { store, .. } => vec![(store.clone(), None)],
     }
 }
 

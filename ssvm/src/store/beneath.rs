@@ -11,11 +11,13 @@ use rustix::{
     io::Errno,
 };
 
-use super::{StoreError, StoreResult};
+use super::{Node, StoreError, StoreResult};
 use crate::layout::StorePath;
 
 /// Folders that hypervisors must be able to write into, whatever user they come as.
 const FOLDER_MODE: u32 = 0o777;
+/// What this VM needs of a file.
+const READ_MODE: u32 = 0o444;
 /// Folders within folders that are looked into at most.
 const DEEPEST: usize = 8;
 /// Files that a listing may hold.
@@ -132,6 +134,45 @@ pub(super) fn walk(
     Ok(())
 }
 
+/// See [`super::Store::browse`]. Links are not shown.
+pub(super) fn browse(root: &OwnedFd, path: Option<&StorePath>) -> StoreResult<Option<Vec<Node>>> {
+    let shown = path.map_or("the store", StorePath::as_str);
+    let node = |path: StorePath, stat: &rustix::fs::Stat| Node {
+        path,
+        is_folder: FileType::from_raw_mode(stat.st_mode) == FileType::Directory,
+        size: stat.st_size.unsigned_abs(),
+        modified: stat.st_mtime.saturating_mul(1000),
+    };
+    let found = match open(root, path.map_or(".", StorePath::as_str), OFlags::PATH | OFlags::NOFOLLOW, 0) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        other => other.map_err(|e| error(shown, e))?,
+    };
+    let stat = rustix::fs::fstat(&found).map_err(|e| error(shown, e))?;
+    match (FileType::from_raw_mode(stat.st_mode), path) {
+        (FileType::Directory, _) => {}
+        (FileType::RegularFile, Some(path)) => return Ok(Some(vec![node(path.clone(), &stat)])),
+        _ => return Ok(None),
+    }
+    let folder = open_folder(root, path).map_err(|e| error(shown, e))?;
+    let mut nodes = Vec::new();
+    for (name, kind) in entries(&folder).map_err(|e| error(shown, e))? {
+        bounded(&nodes)?;
+        let below = path.map_or_else(|| StorePath::parse(&name), |path| path.join(&name));
+        let Ok(below) = below else { continue };
+        if !matches!(kind, FileType::Directory | FileType::RegularFile) {
+            continue;
+        }
+        match rustix::fs::statat(&folder, name.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => nodes.push(node(below, &stat)),
+            // Removed by another host meanwhile.
+            Err(Errno::NOENT) => {}
+            Err(e) => return Err(error(&below, e)),
+        }
+    }
+    nodes.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(Some(nodes))
+}
+
 /// Guards a listing against a store that grows without bound.
 pub(super) fn bounded<T>(list: &[T]) -> StoreResult<()> {
     if list.len() >= MOST_FILES {
@@ -184,27 +225,31 @@ fn empty(folder: &OwnedFd, name: &str) -> StoreResult<()> {
 }
 
 /// Lets every host write into a folder (or the folder of a file), those on the way to it, and those
-/// directly within it. `true` where anything was changed.
+/// directly within it, and lets every host read the file. `true` where anything was changed.
 pub(crate) fn open_up(root: &str, path: &StorePath) -> bool {
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
     let Ok(mut at) = rustix::fs::open(root, flags, Mode::empty()) else { return false };
-    let allow = |folder: &OwnedFd| {
-        rustix::fs::fstat(folder).is_ok_and(|stat| {
-            stat.st_mode & FOLDER_MODE != FOLDER_MODE
-                && rustix::fs::fchmod(folder, Mode::from_raw_mode(stat.st_mode | FOLDER_MODE)).is_ok()
+    let allow = |file: &OwnedFd, mode: u32| {
+        rustix::fs::fstat(file).is_ok_and(|stat| {
+            stat.st_mode & mode != mode
+                && rustix::fs::fchmod(file, Mode::from_raw_mode(stat.st_mode | mode)).is_ok()
         })
     };
     let mut changed = false;
     for name in path.components() {
-        let Ok(next) = open(&at, name, OFlags::DIRECTORY | OFlags::RDONLY, 0) else { break };
-        changed |= allow(&next);
+        let Ok(next) = open(&at, name, OFlags::DIRECTORY | OFlags::RDONLY, 0) else {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+            changed |= open(&at, name, flags, 0).is_ok_and(|file| allow(&file, READ_MODE));
+            break;
+        };
+        changed |= allow(&next, FOLDER_MODE);
         at = next;
     }
     for (name, kind) in entries(&at).unwrap_or_default() {
         if kind == FileType::Directory
             && let Ok(inner) = open(&at, &name, OFlags::DIRECTORY | OFlags::RDONLY, 0)
         {
-            changed |= allow(&inner);
+            changed |= allow(&inner, FOLDER_MODE);
         }
     }
     changed

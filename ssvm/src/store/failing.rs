@@ -8,7 +8,9 @@ use std::sync::{
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use super::{Expected, Found, Listed, Sink, Source, SourceError, Store, StoreError, StoreResult, Usage};
+use super::{
+    Expected, Found, Listed, Node, Sink, Source, SourceError, Store, StoreError, StoreResult, Usage,
+};
 use crate::layout::StorePath;
 
 /// Where a [`FailingStore`] fails.
@@ -87,6 +89,14 @@ impl Store for FailingStore {
 
     fn tidy<'a>(&'a self, folder: &'a StorePath) -> BoxFuture<'a, StoreResult<()>> {
         self.inner.tidy(folder)
+    }
+
+    fn rename<'a>(&'a self, from: &'a StorePath, to: &'a StorePath) -> BoxFuture<'a, StoreResult<()>> {
+        self.inner.rename(from, to)
+    }
+
+    fn browse<'a>(&'a self, path: Option<&'a StorePath>) -> BoxFuture<'a, StoreResult<Option<Vec<Node>>>> {
+        self.inner.browse(path)
     }
 
     fn usage(&self) -> BoxFuture<'_, StoreResult<Usage>> {

@@ -17,7 +17,7 @@ use rustix::{
 use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
-    Expected, Found, Listed, Sink, Source, SourceError, Store, StoreError, StoreResult, Usage, beneath,
+    Expected, Found, Listed, Node, Sink, Source, SourceError, Store, StoreError, StoreResult, Usage, beneath,
     job_of_temporary, temporary_name,
 };
 use crate::layout::StorePath;
@@ -63,6 +63,46 @@ impl FolderStore {
     }
 }
 
+/// An open file of a folder, to be read from anywhere.
+pub(crate) struct Served {
+    path: StorePath,
+    file: File,
+    /// In bytes.
+    pub(crate) size: u64,
+    /// Seconds since 1970.
+    pub(crate) modified: u64,
+}
+
+impl Served {
+    /// So many bytes of it from an offset on.
+    pub(crate) fn into_source(mut self, from: u64, length: u64) -> StoreResult<Box<dyn Source>> {
+        self.file.seek(SeekFrom::Start(from)).map_err(|e| beneath::io_error(&self.path, &e))?;
+        Ok(Box::new(FolderSource { path: self.path, file: Some(self.file), size: length, left: length }))
+    }
+}
+
+impl FolderStore {
+    /// Opens a regular file; links are not followed.
+    pub(crate) async fn served(&self, path: &StorePath) -> StoreResult<Served> {
+        let (root, path) = (Arc::clone(&self.root), path.clone());
+        bounded(move || {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+            let file = match beneath::open(&root, path.as_str(), flags, 0) {
+                // A link lies in the way.
+                Err(Errno::LOOP) => return Err(StoreError::Missing(path.to_string())),
+                other => File::from(other.map_err(|e| beneath::error(&path, e))?),
+            };
+            let meta = file.metadata().map_err(|e| beneath::io_error(&path, &e))?;
+            if !meta.is_file() {
+                return Err(StoreError::Missing(path.to_string()));
+            }
+            let modified = meta.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
+            Ok(Served { path, file, size: meta.len(), modified: modified.map_or(0, |d| d.as_secs()) })
+        })
+        .await
+    }
+}
+
 impl Store for FolderStore {
     fn create<'a>(
         &'a self,
@@ -97,19 +137,11 @@ impl Store for FolderStore {
     }
 
     fn open<'a>(&'a self, path: &'a StorePath) -> BoxFuture<'a, StoreResult<Box<dyn Source>>> {
-        let (root, path) = (Arc::clone(&self.root), path.clone());
-        Box::pin(bounded(move || {
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-            let file = File::from(
-                beneath::open(&root, path.as_str(), flags, 0).map_err(|e| beneath::error(&path, e))?,
-            );
-            let meta = file.metadata().map_err(|e| beneath::io_error(&path, &e))?;
-            if !meta.is_file() {
-                return Err(StoreError::Other { what: path.to_string(), reason: "not a file".into() });
-            }
-            let size = meta.len();
-            Ok(Box::new(FolderSource { path, file: Some(file), size, left: size }) as Box<dyn Source>)
-        }))
+        Box::pin(async move {
+            let file = self.served(path).await?;
+            let size = file.size;
+            file.into_source(0, size)
+        })
     }
 
     fn find<'a>(&'a self, path: &'a StorePath) -> BoxFuture<'a, StoreResult<Found>> {
@@ -194,6 +226,26 @@ impl Store for FolderStore {
         }))
     }
 
+    fn rename<'a>(&'a self, from: &'a StorePath, to: &'a StorePath) -> BoxFuture<'a, StoreResult<()>> {
+        let (root, from, to) = (Arc::clone(&self.root), from.clone(), to.clone());
+        Box::pin(bounded(move || {
+            let source =
+                beneath::open_folder(&root, from.parent().as_ref()).map_err(|e| beneath::error(&from, e))?;
+            let target = beneath::make_folders(&root, to.parent().as_ref())?;
+            // Not every file system has a rename that never replaces.
+            if rustix::fs::statat(&target, to.name(), AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+                return Err(StoreError::Other { what: to.to_string(), reason: "exists already".into() });
+            }
+            rustix::fs::renameat(&source, from.name(), &target, to.name())
+                .map_err(|e| beneath::error(&from, e))
+        }))
+    }
+
+    fn browse<'a>(&'a self, path: Option<&'a StorePath>) -> BoxFuture<'a, StoreResult<Option<Vec<Node>>>> {
+        let (root, path) = (Arc::clone(&self.root), path.cloned());
+        Box::pin(bounded(move || beneath::browse(&root, path.as_ref())))
+    }
+
     fn usage(&self) -> BoxFuture<'_, StoreResult<Usage>> {
         let root = Arc::clone(&self.root);
         Box::pin(bounded(move || {
@@ -209,7 +261,7 @@ impl Store for FolderStore {
         Box::pin(bounded(move || {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
             let mut removed = 0;
-            for kind in ["template", "volumes", "snapshots"] {
+            for kind in ["template", "volumes", "snapshots", "configdrive"] {
                 let path = StorePath::parse(kind)?;
                 let Ok(folder) = beneath::open_folder(&root, Some(&path)) else { continue };
                 beneath::walk(&folder, &path, 0, &mut |at, file| {

@@ -14,6 +14,7 @@ mod upload;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use beneath::open_up;
 pub(crate) use folder::FolderStore;
@@ -88,6 +89,16 @@ pub(crate) enum Found {
     Folder,
 }
 
+/// An entry of a folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Node {
+    pub(crate) path: StorePath,
+    pub(crate) is_folder: bool,
+    pub(crate) size: u64,
+    /// Milliseconds since 1970.
+    pub(crate) modified: i64,
+}
+
 /// A place for templates, volumes and snapshots.
 pub(crate) trait Store: Send + Sync {
     /// Starts to write the file at `path`; folders on the way are made.
@@ -122,6 +133,13 @@ pub(crate) trait Store: Send + Sync {
 
     /// Removes a folder that holds nothing any more.
     fn tidy<'a>(&'a self, folder: &'a StorePath) -> BoxFuture<'a, StoreResult<()>>;
+
+    /// Moves a folder; folders on the way are made. What lies at `to` is never replaced.
+    fn rename<'a>(&'a self, from: &'a StorePath, to: &'a StorePath) -> BoxFuture<'a, StoreResult<()>>;
+
+    /// The entries of a folder by their names, or the one entry of a file; `None` where there is neither. `None`
+    /// for a path stands for the root.
+    fn browse<'a>(&'a self, path: Option<&'a StorePath>) -> BoxFuture<'a, StoreResult<Option<Vec<Node>>>>;
 
     /// How full it is.
     fn usage(&self) -> BoxFuture<'_, StoreResult<Usage>>;

@@ -16,7 +16,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use super::{
-    BucketSpec, Expected, Found, Listed, Sink, Source, SourceError, Store, StoreError, StoreResult, Usage,
+    BucketSpec, Expected, Found, Listed, Node, Sink, Source, SourceError, Store, StoreError, StoreResult,
+    Usage,
 };
 use crate::{layout::StorePath, store::upload::Upload};
 
@@ -204,6 +205,16 @@ impl Store for S3Store {
 
     fn tidy<'a>(&'a self, _folder: &'a StorePath) -> BoxFuture<'a, StoreResult<()>> {
         Box::pin(async { Ok(()) })
+    }
+
+    fn rename<'a>(&'a self, from: &'a StorePath, _to: &'a StorePath) -> BoxFuture<'a, StoreResult<()>> {
+        let reason = "an object store moves nothing".to_owned();
+        Box::pin(async move { Err(StoreError::Other { what: from.to_string(), reason }) })
+    }
+
+    fn browse<'a>(&'a self, _path: Option<&'a StorePath>) -> BoxFuture<'a, StoreResult<Option<Vec<Node>>>> {
+        let (what, reason) = (self.bucket.clone(), "an object store has no folders".to_owned());
+        Box::pin(async move { Err(StoreError::Other { what, reason }) })
     }
 
     fn usage(&self) -> BoxFuture<'_, StoreResult<Usage>> {

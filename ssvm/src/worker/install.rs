@@ -1,10 +1,12 @@
 //! Downloads, and what every image goes through that enters a store: the pipeline, then the
 //! property file, and only then it counts as installed.
 
+use bytes::Bytes;
 use common::command::storage::ImageFormat;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    format::Refusal,
     layout::{Entry, PROPERTIES_LIMIT, Properties, StorePath},
     order::{Failure, FailureKind, FetchTask, Label, Stored},
     source::HttpSource,
@@ -30,6 +32,7 @@ pub(super) async fn fetch(
         format: task.format,
         strict: true,
         decompress: task.format.is_some(),
+        uploaded: false,
         checksum: task.checksum.clone(),
         limit: task.limit,
         label: task.label.as_ref(),
@@ -38,19 +41,21 @@ pub(super) async fn fetch(
 }
 
 /// A file that enters a store.
-pub(super) struct Arrival<'a> {
-    pub(super) folder: &'a StorePath,
-    pub(super) file: &'a str,
-    pub(super) format: Option<ImageFormat>,
-    pub(super) strict: bool,
-    pub(super) decompress: bool,
-    pub(super) checksum: Option<Checksum>,
-    pub(super) limit: u64,
-    pub(super) label: Option<&'a Label>,
+pub(crate) struct Arrival<'a> {
+    pub(crate) folder: &'a StorePath,
+    pub(crate) file: &'a str,
+    pub(crate) format: Option<ImageFormat>,
+    pub(crate) strict: bool,
+    pub(crate) decompress: bool,
+    /// A user brings it, and is told so.
+    pub(crate) uploaded: bool,
+    pub(crate) checksum: Option<Checksum>,
+    pub(crate) limit: u64,
+    pub(crate) label: Option<&'a Label>,
 }
 
 /// Takes a file in. On failure or abortion nothing of it stays.
-pub(super) async fn arrive(
+pub(crate) async fn arrive(
     store: &dyn Store,
     source: Box<dyn Source>,
     arrival: &Arrival<'_>,
@@ -89,7 +94,8 @@ pub(super) async fn arrive(
             if let Err(left) = store.tidy(arrival.folder).await {
                 tracing::warn!(folder = %arrival.folder, error = %left, "an empty folder stays behind");
             }
-            return Err(error.into());
+            let text = arrival.uploaded.then(|| of_upload(&error, arrival)).flatten();
+            return Err(text.map_or_else(|| error.into(), Failure::end));
         }
     };
     let stored = Stored {
@@ -113,6 +119,23 @@ pub(super) async fn arrive(
     Ok(stored)
 }
 
+/// What a user is told of an upload where that is not what is said of a download.
+fn of_upload(error: &TransferError, arrival: &Arrival<'_>) -> Option<String> {
+    match error {
+        TransferError::Refused(Refusal::Mismatch { found }) => Some(format!(
+            "File type mismatch between uploaded file and selected format. Selected file format: {}. Received: \
+             {found}",
+            arrival.format.map(|f| f.to_string()).unwrap_or_default()
+        )),
+        TransferError::Refused(refusal) => Some(refusal.to_string().replace("downloaded", "uploaded")),
+        TransferError::TooLarge => Some(format!(
+            "Maximum file upload size exceeded. Maximum allowed size: {}GB.",
+            arrival.limit.div_ceil(1 << 30)
+        )),
+        _ => None,
+    }
+}
+
 /// Writes the property file.
 async fn describe(
     store: &dyn Store,
@@ -133,11 +156,15 @@ async fn describe(
         checksum: label.checksum.clone(),
     };
     let bytes = entry.properties().render();
-    let path = folder.join(&label.file)?;
+    write(store, &folder.join(&label.file)?, bytes.into()).await
+}
+
+/// Writes a small file.
+pub(super) async fn write(store: &dyn Store, path: &StorePath, bytes: Bytes) -> Result<(), Failure> {
     let size = bytes.len() as u64;
-    let mut sink = store.create(&path, Expected { size: Some(size), limit: size }).await?;
+    let mut sink = store.create(path, Expected { size: Some(size), limit: size }).await?;
     let written = async {
-        sink.write(bytes.into()).await?;
+        sink.write(bytes).await?;
         sink.finish().await
     };
     let written = written.await;

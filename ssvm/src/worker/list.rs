@@ -5,8 +5,8 @@ use common::command::storage::TemplateProp;
 use super::install::read_properties;
 use crate::{
     layout::{StorePath, entry_of},
-    order::{Failure, Images},
-    store::{Listed, Store, StoreError},
+    order::{Failure, Images, Page},
+    store::{Found, Listed, Node, Store, StoreError, job_of_temporary},
 };
 
 /// Lists templates or volumes: all of them, or a failure.
@@ -17,6 +17,31 @@ pub(super) async fn images(store: &dyn Store, what: Images) -> Result<Vec<Templa
     };
     let files = store.list(&StorePath::parse(folder)?).await?;
     if store.has_properties() { described(store, files, file).await } else { Ok(keyed(files, what)) }
+}
+
+/// A part of a folder.
+pub(super) async fn page(
+    store: &dyn Store,
+    path: Option<&StorePath>,
+    start: usize,
+    most: usize,
+) -> Result<Page, Failure> {
+    let Some(nodes) = store.browse(path).await? else { return Ok(Page::default()) };
+    let count = nodes.len();
+    Ok(Page { exists: true, count, entries: nodes.into_iter().skip(start).take(most).collect() })
+}
+
+/// The files of a snapshot: itself, or what lies in the folder of one that has several.
+pub(super) async fn parts(store: &dyn Store, path: &StorePath) -> Result<Vec<StorePath>, Failure> {
+    if let Found::File(_) = store.find(path).await? {
+        return Ok(vec![path.clone()]);
+    }
+    let nodes = match path.parent() {
+        Some(folder) => store.browse(Some(&folder)).await?.unwrap_or_default(),
+        None => Vec::new(),
+    };
+    let whole = |node: &Node| !node.is_folder && job_of_temporary(node.path.name()).is_none();
+    Ok(nodes.into_iter().filter(whole).map(|node| node.path).collect())
 }
 
 /// Entries of a store whose images are described by property files.

@@ -9,5 +9,6 @@ mod process;
 mod remove;
 mod run;
 
+pub(crate) use install::{Arrival, arrive};
 pub(crate) use process::{LINE, run};
 pub(crate) use run::serve;

@@ -3,16 +3,16 @@
 use std::{io, time::Duration};
 
 use common::{
-    handover::{Serve, Update},
+    handover::Serve,
     paths::Paths,
     sandbox::{Sandbox, SandboxError, User},
 };
 use tokio::net::UnixStream;
 
 use super::serve;
-use crate::core::mount;
+use crate::{core::mount, web::Web};
 
-/// What serve asks the core for: the line for tasks.
+/// What serve asks the core for: the line for tasks. It says which uploads are under way.
 pub(crate) const LINE: &str = "line";
 /// Longest wait for the core's answer.
 const ASK: Duration = Duration::from_secs(10);
@@ -62,16 +62,15 @@ pub(crate) fn run(paths: &Paths) -> Result<(), ServeError> {
 
 async fn connections(paths: &Paths) {
     let (core, mut updates) = Serve::connect(paths);
+    let web = Web::new(core.clone());
+    let served = web.clone();
     tokio::spawn(async move {
-        // Serve gets nothing but what it asks for.
         while let Some(update) = updates.next().await {
-            if let Update::Snapshot { kind, .. } = update {
-                tracing::debug!(kind, "not used");
-            }
+            served.apply(update);
         }
     });
     loop {
-        match core.ask_with_socket::<_, ()>(LINE, &(), ASK).await {
+        match core.ask_with_socket::<_, ()>(LINE, &web.running(), ASK).await {
             Ok(((), Some(socket))) => {
                 let stream = std::os::unix::net::UnixStream::from(socket);
                 let stream = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));

@@ -1,5 +1,7 @@
 //! Deletions. What is not there counts as deleted; what cannot be deleted is a failure.
 
+use std::collections::BTreeSet;
+
 use crate::{
     layout::StorePath,
     order::Failure,
@@ -23,6 +25,34 @@ pub(super) async fn image(store: &dyn Store, path: &StorePath, id: i64) -> Resul
     }
     folder.removable()?;
     Ok(store.remove_folder(&folder, &EXPENDABLE).await?)
+}
+
+/// Removes one file, or a folder with all that lies below it.
+pub(super) async fn file(store: &dyn Store, path: &StorePath) -> Result<bool, Failure> {
+    match store.find(path).await? {
+        Found::Folder => tree(store, path).await,
+        Found::File(_) | Found::Nothing => Ok(store.remove_file(path).await?),
+    }
+}
+
+/// Removes all that lies below a folder, and the folder.
+pub(super) async fn tree(store: &dyn Store, path: &StorePath) -> Result<bool, Failure> {
+    path.removable()?;
+    let files = store.list(path).await?;
+    let mut folders = BTreeSet::new();
+    for file in &files {
+        store.remove_file(&file.path).await?;
+        let mut folder = file.path.parent();
+        while let Some(inner) = folder.filter(|folder| folder != path) {
+            folder = inner.parent();
+            folders.insert(inner);
+        }
+    }
+    // What lies deeper comes later in this order.
+    for folder in folders.iter().rev() {
+        store.tidy(folder).await?;
+    }
+    Ok(store.remove_folder(path, &[]).await? || !files.is_empty())
 }
 
 /// Removes the files of one snapshot, its checkpoint, and its folder where nothing else is in it.

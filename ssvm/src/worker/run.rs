@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, io, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use tokio::{net::UnixStream, sync::mpsc, task::JoinSet, time::interval};
 use tokio_util::sync::CancellationToken;
 
@@ -137,6 +138,40 @@ async fn perform(task: Task, meter: &Meter, abort: &CancellationToken) -> Result
             Ok(Outcome::Usage { capacity: usage.capacity, used: usage.used })
         }
         Task::Sum { store, path, algorithm } => sum(&store, &path, &algorithm, abort).await,
+        Task::RemoveTree { store, path } => {
+            remove::tree(&*store.open("none").await?, &path).await.map(Outcome::Removed)
+        }
+        Task::RemoveFile { store, path } => {
+            remove::file(&*store.open("none").await?, &path).await.map(Outcome::Removed)
+        }
+        Task::Move { store, from, to } => {
+            store.open("none").await?.rename(&from, &to).await?;
+            Ok(Outcome::Done)
+        }
+        Task::Browse { store, path, start, most } => {
+            let store = store.open("none").await?;
+            list::page(&*store, path.as_ref(), start, most).await.map(Outcome::Browsed)
+        }
+        Task::Check { store, path } => {
+            store.open("none").await?.open(&path).await?;
+            Ok(Outcome::Done)
+        }
+        Task::Weigh { store, folders } => {
+            let store = store.open("none").await?;
+            let mut bytes = 0_u64;
+            for folder in folders {
+                bytes += store.list(&folder).await?.iter().map(|file| file.size).sum::<u64>();
+            }
+            Ok(Outcome::Weight(bytes))
+        }
+        Task::Parts { store, path } => {
+            list::parts(&*store.open("none").await?, &path).await.map(Outcome::Parts)
+        }
+        Task::Write { store, path, data } => {
+            let bytes = STANDARD.decode(data.expose()).map_err(|e| Failure::end(e.to_string()))?;
+            let store = store.open(path.name()).await?;
+            install::write(&*store, &path, bytes.into()).await.map(|()| Outcome::Done)
+        }
         Task::Sweep { store, age, live } => {
             Ok(Outcome::Swept(store.open("none").await?.sweep(age, &live).await?))
         }

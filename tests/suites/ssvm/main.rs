@@ -1,6 +1,7 @@
 //! The secondary storage VM as the management server sees it: real processes, the real channel, a
 //! web server that can misbehave, folders in the place of NFS exports, and a real S3 server.
 
+mod browser;
 mod copies;
 mod downloads;
 mod lab;
@@ -8,3 +9,5 @@ mod origin;
 mod restarts;
 mod s3;
 mod setup;
+mod upkeep;
+mod web;

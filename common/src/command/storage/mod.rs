@@ -1,4 +1,4 @@
-//! Commands and answers of the secondary storage VM: set-up, downloads, copies, deletions and
+//! Commands and answers of the secondary storage VM: set-up, downloads, uploads, copies, deletions and
 //! listings of stores, and the transfer objects that they carry.
 //!
 //! Fields declared as an interface by the other end ([`DataTO`], [`DataStoreTO`]) travel as an
@@ -11,6 +11,8 @@ mod download;
 mod query;
 mod setup;
 mod store;
+mod upkeep;
+mod web;
 
 pub use copy::{CopyCmdAnswer, CopyCommand, DeleteCommand};
 pub use data::{DataTO, ImageFormat, SnapshotObjectTO, TemplateObjectTO, VolumeObjectTO};
@@ -28,6 +30,15 @@ pub use setup::{
     SecStorageVMSetupCommand,
 };
 pub use store::{DataStoreTO, NfsTO, S3TO, StoreRole};
+pub use upkeep::{
+    DeleteSnapshotsDirCommand, HandleConfigDriveIsoAnswer, HandleConfigDriveIsoCommand,
+    ListDataStoreObjectsAnswer, ListDataStoreObjectsCommand, MoveVolumeCommand, QuerySnapshotZoneCopyAnswer,
+    QuerySnapshotZoneCopyCommand,
+};
+pub use web::{
+    CreateEntityDownloadURLAnswer, CreateEntityDownloadURLCommand, DeleteEntityDownloadURLCommand,
+    UploadStatus, UploadStatusAnswer, UploadStatusCommand,
+};
 
 #[cfg(test)]
 mod tests;
