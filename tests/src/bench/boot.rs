@@ -61,7 +61,8 @@ pub fn run(times: usize) {
             ("rss_core", core, "MiB"),
             ("rss_serve", serve, "MiB"),
         ] {
-            Figure { name: format!("{what}_{role}"), ours, unit, at_most: None, place: Where::Vm }.print();
+            let figure = Figure::host(format!("{what}_{role}"), unit, ours, None);
+            Figure { place: Where::Vm, ..figure }.print();
         }
     }
 }

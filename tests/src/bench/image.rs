@@ -2,7 +2,7 @@
 
 use std::{os::unix::fs::MetadataExt as _, process::Command};
 
-use super::{Figure, Where};
+use super::{Figure, Floor};
 use crate::lab::vm::image_folder;
 
 /// Prints the sizes of the image and of its root.
@@ -22,7 +22,6 @@ pub fn run() {
         ("size_kernel", file("vmlinuz"), None),
         ("size_initrd", file("initrd"), None),
     ] {
-        Figure { name: name.into(), ours: vec![bytes / 1e6], unit: "MB", at_most, place: Where::Host }
-            .print();
+        Figure::host(name, "MB", vec![bytes / 1e6], at_most.map(Floor::AtMost)).print();
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod boot;
 pub mod image;
+pub mod router;
 
 /// Where a figure was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +13,15 @@ pub enum Where {
     Vm,
 }
 
+/// What a median must hold to pass.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Floor {
+    /// The highest value.
+    AtMost(f64),
+    /// The lowest ratio to the peer.
+    RatioAtLeast(f64),
+}
+
 /// Something measured at least five times, where it varies at all.
 #[derive(Debug)]
 pub struct Figure {
@@ -19,37 +29,62 @@ pub struct Figure {
     pub name: String,
     /// What was measured, one value a run.
     pub ours: Vec<f64>,
+    /// The same of somebody else, measured in turns with ours.
+    pub peer: Option<(&'static str, Vec<f64>)>,
     /// Unit of the values.
     pub unit: &'static str,
-    /// The highest median that passes, where one is set.
-    pub at_most: Option<f64>,
+    /// What passes, where something is set.
+    pub floor: Option<Floor>,
     /// Where it was taken.
     pub place: Where,
 }
 
+/// The middle value.
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => sorted[n / 2],
+        n => (sorted[n / 2 - 1] + sorted[n / 2]) / 2.0,
+    }
+}
+
 impl Figure {
-    /// The middle value.
-    pub fn median(&self) -> f64 {
-        let mut sorted = self.ours.clone();
-        sorted.sort_by(f64::total_cmp);
-        match sorted.len() {
-            0 => f64::NAN,
-            n if n % 2 == 1 => sorted[n / 2],
-            n => (sorted[n / 2 - 1] + sorted[n / 2]) / 2.0,
-        }
+    /// A figure of this machine without peer.
+    pub fn host(name: impl Into<String>, unit: &'static str, ours: Vec<f64>, floor: Option<Floor>) -> Self {
+        Self { name: name.into(), ours, peer: None, unit, floor, place: Where::Host }
+    }
+
+    /// The same with a peer.
+    #[must_use]
+    pub fn against(mut self, name: &'static str, values: Vec<f64>) -> Self {
+        self.peer = Some((name, values));
+        self
     }
 
     /// Prints the line.
     pub fn print(&self) {
-        let (low, high) =
-            self.ours.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
-        let passed = self.at_most.is_none_or(|limit| self.median() <= limit);
+        let bounds = |values: &[f64]| {
+            values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)))
+        };
+        let (ours, (low, high)) = (median(&self.ours), bounds(&self.ours));
+        let peer = self.peer.as_ref().map(|(name, values)| (*name, median(values)));
+        let ratio = peer.map(|(_, value)| ours / value);
+        let (floor, passed) = match self.floor {
+            None => (String::new(), true),
+            Some(Floor::AtMost(limit)) => (format!("<={limit}"), ours <= limit),
+            Some(Floor::RatioAtLeast(limit)) => {
+                (format!("ratio>={limit}"), ratio.is_some_and(|ratio| ratio >= limit))
+            }
+        };
         println!(
-            "figure={} ours={:.2} peer=- ratio=- unit={} floor='{}' n={} min={low:.2} max={high:.2} where={} pass={}",
+            "figure={} ours={ours:.2} peer={} ratio={} unit={} floor='{floor}' n={} min={low:.2} max={high:.2} \
+             where={} pass={}",
             self.name,
-            self.median(),
+            peer.map_or_else(|| "-".to_owned(), |(name, value)| format!("{name}:{value:.2}")),
+            ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.3}")),
             self.unit,
-            self.at_most.map(|limit| format!("<={limit}")).unwrap_or_default(),
             self.ours.len(),
             if self.place == Where::Vm { "vm" } else { "host" },
             if passed { "yes" } else { "no" },

@@ -9,8 +9,9 @@ fn main() -> ExitCode {
     match subject.as_str() {
         "boot" => bench::boot::run(5),
         "image" => bench::image::run(),
+        "router" => bench::router::run(),
         _ => {
-            eprintln!("bench: no subject '{subject}'; there are: boot image");
+            eprintln!("bench: no subject '{subject}'; there are: boot image router");
             return ExitCode::from(2);
         }
     }

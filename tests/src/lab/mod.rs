@@ -26,8 +26,9 @@ pub fn run_id() -> String {
 /// When it has not been built: `cargo build --release` comes first.
 pub fn binary(name: &str) -> PathBuf {
     let exe = std::env::current_exe().expect("path of the test");
-    let dir = exe.parent().and_then(|deps| deps.parent()).expect("target folder");
-    let path = dir.join(name);
+    // Tests lie one folder deeper than programs.
+    let dir = exe.parent().expect("target folder");
+    let path = if dir.ends_with("deps") { dir.with_file_name(name) } else { dir.join(name) };
     assert!(path.exists(), "{} is not built: run cargo build --release first", path.display());
     path
 }

@@ -1,0 +1,283 @@
+//! A router between a guest, a host and the outside, and the documents that it is given.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use common::{
+    paths::Paths,
+    shim::wire::{self, Request},
+};
+
+use crate::lab::{Namespace, Process, binary, join, wait_until};
+
+const ISOLATED: &str = "template=domP name=r-7-VM eth2ip=203.0.113.10 eth2mask=255.255.255.0 gateway=203.0.113.1 \
+    eth0ip=10.1.0.1 eth0mask=255.255.0.0 domain=cs1.example cidrsize=16 dhcprange=10.1.0.1 \
+    eth1ip=169.254.10.20 eth1mask=255.255.0.0 type=router disable_rp_filter=true dns1=203.0.113.1\n";
+const VPC: &str = "vpccidr=10.9.0.0/16 domain=vpc1.example dns1=203.0.113.1 template=domP name=r-12-VM \
+    eth0ip=169.254.10.20 eth0mask=255.255.0.0 has_public_network=true type=vpcrouter disable_rp_filter=true \
+    source_nat_ip=203.0.113.10\n";
+/// Longest time for a command.
+const LIMIT: Duration = Duration::from_secs(590);
+
+/// The router's two processes and the namespaces around it; all ends with this guard.
+pub(super) struct Lab {
+    pub(super) core: Process,
+    pub(super) serve: Process,
+    pub(super) guest: Namespace,
+    pub(super) outside: Namespace,
+    paths: Paths,
+    _others: [Namespace; 2],
+    _root: tempfile::TempDir,
+}
+
+impl Lab {
+    /// A guest at 10.1.0.20, the outside at 203.0.113.1.
+    pub(super) fn isolated() -> Self {
+        let [router, guest, host, outside] = ["router", "guest", "host", "out"].map(Namespace::new);
+        for (nic, peer) in [("eth0", &guest), ("eth1", &host), ("eth2", &outside)] {
+            join(&router, nic, peer, "eth0");
+        }
+        guest.address("eth0", "10.1.0.20/16");
+        guest.ip(&["route", "add", "default", "via", "10.1.0.1"]);
+        Self::start(ISOLATED, router, guest, host, outside)
+    }
+
+    /// A VPC: the outside at eth1, tiers at eth2 and on, all wired to one guest namespace.
+    pub(super) fn vpc(tiers: u8) -> Self {
+        let [router, guest, host, outside] = ["router", "guest", "host", "out"].map(Namespace::new);
+        join(&router, "eth0", &host, "eth0");
+        join(&router, "eth1", &outside, "eth0");
+        for tier in 0..tiers {
+            let nic = format!("eth{}", tier + 2);
+            join(&router, &nic, &guest, &nic);
+        }
+        Self::start(VPC, router, guest, host, outside)
+    }
+
+    fn start(line: &str, router: Namespace, guest: Namespace, host: Namespace, outside: Namespace) -> Self {
+        let nics = router.ok("ls /sys/class/net");
+        for number in nics.split_whitespace().filter_map(|nic| nic.strip_prefix("eth")?.parse::<u8>().ok()) {
+            router.ip(&["link", "set", &format!("eth{number}"), "address", &mac(number)]);
+        }
+        outside.address("eth0", "203.0.113.1/24");
+        host.address("eth0", "169.254.0.1/16");
+        let root = tempfile::tempdir().expect("folder");
+        fs::set_permissions(root.path(), Permissions::from_mode(0o755)).expect("mode");
+        let paths = Paths::below(root.path());
+        fs::create_dir_all(paths.cache()).expect("folder");
+        fs::create_dir_all(paths.at("/etc")).expect("folder");
+        fs::write(paths.cmdline(), line).expect("boot arguments");
+        fs::write(paths.at("/etc/passwd"), "serve:x:65534:65534::/:/none\n").expect("accounts");
+        let half = |half: &str| {
+            let mut command = router.command(binary("router"));
+            command.arg(half).env("TRIVIUM_ROOT", root.path()).env("RUST_LOG", "error");
+            Process::start(command)
+        };
+        let (core, serve) = (half("core"), half("serve"));
+        let lab = Self { core, serve, guest, outside, paths, _others: [router, host], _root: root };
+        wait_until("the router", Duration::from_secs(60), || {
+            lab.paths.boot_done().exists()
+                && lab
+                    .run(&["status"])
+                    .is_some_and(|(code, text)| code == 0 && text.contains("health: healthy"))
+        });
+        lab
+    }
+
+    /// Exit code and output of a command; `None` where nobody answers.
+    pub(super) fn run(&self, words: &[&str]) -> Option<(u8, String)> {
+        let request = Request::new(words.iter().copied());
+        wire::call(&self.paths, &request, LIMIT).ok().map(|reply| (reply.code, reply.stdout + &reply.stderr))
+    }
+
+    /// Puts a document where the host puts it, and returns its name.
+    pub(super) fn place(&self, kind: &str, text: &str) -> String {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("{kind}.json.{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        fs::write(self.paths.cache().join(&name), text).expect("document");
+        name
+    }
+
+    /// Has documents that are in place applied, one by one; how long that took.
+    pub(super) fn apply(&self, names: &[String]) -> Duration {
+        let start = Instant::now();
+        for name in names {
+            let (code, text) = self.run(&["update_config.py", name, "false"]).expect("an answer");
+            assert_eq!(code, 0, "{name}: {text}");
+        }
+        start.elapsed()
+    }
+
+    /// Has many documents applied as one bundle; how long that took.
+    pub(super) fn bundle(&self, documents: &[(&str, String)]) -> Duration {
+        let mut text =
+            String::from("#Apache CloudStack Virtual Router Config File\n<version>\n1.0\n</version>\n");
+        for (number, (kind, document)) in documents.iter().enumerate() {
+            let name = format!("{kind}.json.b{number}");
+            text += &format!("<file>\n/var/cache/cloud/{name}\n{document}\n</file>\n");
+            text += &format!("<script>\n/opt/cloud/bin/update_config.py {name}\n</script>\n");
+        }
+        let name = self.place("VR", &text);
+        let start = Instant::now();
+        let path = format!("/var/cache/cloud/{name}");
+        let (code, said) = self.run(&["vr_cfg.sh", "-c", &path]).expect("an answer");
+        assert_eq!(code, 0, "{}", said.chars().take(2000).collect::<String>());
+        start.elapsed()
+    }
+
+    /// Processor seconds of both processes and of the programs they have run.
+    pub(super) fn processor(&self) -> f64 {
+        [&self.core, &self.serve].map(|process| seconds(process.id())).iter().sum()
+    }
+
+    /// Resident memory of both processes, MiB.
+    pub(super) fn resident(&self) -> f64 {
+        let of = |process: &Process| {
+            let status = fs::read_to_string(format!("/proc/{}/status", process.id())).expect("figures");
+            let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+            line.split_whitespace().nth(1).and_then(|kib| kib.parse::<f64>().ok()).expect("KiB") / 1024.0
+        };
+        of(&self.core) + of(&self.serve)
+    }
+}
+
+/// Processor seconds of a process and of its children that have ended.
+pub(super) fn seconds(pid: u32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("figures of a process");
+    let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+    let ticks: f64 = fields[11..15].iter().map(|n| n.parse::<f64>().expect("a figure")).sum();
+    ticks / 100.0
+}
+
+/// The MAC of a NIC of the router.
+pub(super) fn mac(nic: u8) -> String {
+    format!("02:00:00:00:00:{nic:02x}")
+}
+
+/// The MAC of a guest; the numbers go on from one to the next.
+pub(super) fn guest_mac(n: u32) -> String {
+    let [_, a, b, c] = n.to_be_bytes();
+    format!("02:01:00:{a:02x}:{b:02x}:{c:02x}")
+}
+
+/// The address of a guest, below 10.1.16.0.
+pub(super) fn guest(n: u32) -> String {
+    format!("10.1.{}.{}", 16 + n / 250, 1 + n % 250)
+}
+
+/// One of 20 public addresses.
+pub(super) fn public(n: u32) -> String {
+    format!("203.0.113.{}", 10 + n % 20)
+}
+
+/// The document of the public addresses, and of as many for static NAT.
+pub(super) fn addresses(nic: u8) -> String {
+    let one = |n: u32| {
+        format!(
+            r#"{{"public_ip":"203.0.113.{}","source_nat":{},"add":true,"one_to_one_nat":false,"first_i_p":false,"gateway":"203.0.113.1","netmask":"255.255.255.0","vif_mac_address":"{}","nic_dev_id":{nic},"new_nic":false,"nw_type":"Public","is_private_gateway":false,"mtu":1500}}"#,
+            10 + n,
+            n == 0,
+            mac(nic),
+        )
+    };
+    let all: Vec<String> = (0..40).map(one).collect();
+    format!(r#"{{"ip_address":[{}],"type":"ips"}}"#, all.join(","))
+}
+
+fn forward_item(n: u32, revoke: bool) -> String {
+    let port = 1000 + n / 20;
+    format!(
+        r#"{{"revoke":{revoke},"protocol":"tcp","source_ip_address":"{}","source_port_range":"{port}:{port}","destination_ip_address":"{}","destination_port_range":"22:22","source_cidr_list":""}}"#,
+        public(n),
+        guest(n),
+    )
+}
+
+/// Port forwards, each of them told by its number.
+pub(super) fn forwards(numbers: impl Iterator<Item = u32>, revoke: bool) -> String {
+    let items: Vec<String> = numbers.map(|n| forward_item(n, revoke)).collect();
+    format!(r#"{{"rules":[{}],"type":"forwardrules"}}"#, items.join(","))
+}
+
+/// Ingress rules, each of them told by its number.
+pub(super) fn ingress(numbers: impl Iterator<Item = u32>, revoked: bool) -> String {
+    let one = |n: u32| {
+        let port = 1000 + n / 20;
+        format!(
+            r#"{{"id":{},"src_ip":"{}","protocol":"tcp","src_port_range":[{port},{port}],"revoked":{revoked},"already_added":false,"source_cidr_list":["0.0.0.0/0"],"dest_cidr_list":[],"purpose":"Firewall","traffic_type":"Ingress","default_egress_policy":false}}"#,
+            n + 1,
+            public(n),
+        )
+    };
+    let items: Vec<String> = numbers.map(one).collect();
+    format!(r#"{{"rules":[{}],"type":"firewallrules"}}"#, items.join(","))
+}
+
+/// Lets guests out.
+pub(super) fn egress() -> String {
+    r#"{"rules":[{"id":0,"src_ip":"","protocol":"all","revoked":false,"already_added":false,"source_cidr_list":[],"dest_cidr_list":[],"purpose":"Firewall","traffic_type":"Egress","default_egress_policy":true}],"type":"firewallrules"}"#.to_owned()
+}
+
+/// The reservation of a guest.
+pub(super) fn reservation(n: u32) -> String {
+    let mac = guest_mac(n);
+    format!(
+        r#"{{"host_name":"vm{n}","mac_address":"{mac}","ipv4_address":"{}","ipv6_duid":"00:03:00:01:{mac}","default_gateway":"10.1.0.1","default_entry":true,"type":"dhcpentry"}}"#,
+        guest(n)
+    )
+}
+
+/// The metadata of a guest.
+pub(super) fn metadata(n: u32) -> String {
+    format!(
+        r#"{{"vm_ip_address":"{}","vm_metadata":[["metadata","instance-id","i-{n}"],["metadata","local-hostname","vm{n}"]],"type":"vmdata"}}"#,
+        guest(n)
+    )
+}
+
+/// The password of a guest.
+pub(super) fn password(n: u32) -> String {
+    format!(r#"{{"ip_address":"{}","password":"Secret{n}","type":"vmpassword"}}"#, guest(n))
+}
+
+/// Static NAT of one of the 20 addresses kept for it.
+pub(super) fn static_nat(n: u32, revoke: bool) -> String {
+    format!(
+        r#"{{"rules":[{{"revoke":{revoke},"source_ip_address":"203.0.113.{}","source_port_range":"0:0","destination_ip_address":"{}"}}],"type":"staticnatrules"}}"#,
+        30 + n % 20,
+        guest(n)
+    )
+}
+
+/// A tier of a VPC.
+pub(super) fn tier(tier: u8) -> String {
+    let nic = tier + 2;
+    format!(
+        r#"{{"add":true,"mac_address":"{}","device":"eth{nic}","router_guest_ip":"10.9.{nic}.1","router_guest_netmask":"255.255.255.0","router_guest_gateway":"10.9.{nic}.1","cidr":"24","dns":"203.0.113.1","domain_name":"tier{nic}.example","is_vr_guest_gateway":true,"network_id":{},"mtu":1500,"type":"guestnetwork"}}"#,
+        mac(nic),
+        200 + u32::from(nic)
+    )
+}
+
+/// The list of a tier with so many entries, the last of them told by `mark`.
+pub(super) fn acl(tier: u8, entries: u32, mark: u32) -> String {
+    let nic = tier + 2;
+    let one = |n: u32| {
+        let port = if n + 1 == entries { 20_000 + mark } else { 1000 + n };
+        format!(
+            r#"{{"type":"tcp","first_port":{port},"last_port":{port},"cidr":"192.0.2.{}/32","allowed":{}}}"#,
+            n % 250,
+            n % 4 < 3
+        )
+    };
+    let rules: Vec<String> = (0..entries).map(one).collect();
+    format!(
+        r#"{{"device":"eth{nic}","mac_address":"{}","private_gateway_acl":false,"nic_ip":"10.9.{nic}.1","nic_netmask":"24","ingress_rules":[{}],"egress_rules":[],"type":"networkacl"}}"#,
+        mac(nic),
+        rules.join(",")
+    )
+}
