@@ -16,6 +16,9 @@ use sha2::{Digest as _, Sha256};
 /// Largest state file that is read, in bytes.
 pub const LIMIT: u64 = 256 * 1024 * 1024;
 
+/// Files that are saved side by side.
+const SIDE_BY_SIDE: usize = 16;
+
 const MAGIC: &str = "trivium-state";
 
 /// Why a state file could not be saved or loaded. What was saved before stays in force.
@@ -68,6 +71,27 @@ pub fn save<T: Serialize>(path: &Path, version: u32, value: &T) -> Result<(), Pe
         format!("{MAGIC} {version} {} {}\n", body.len(), hex::encode(Sha256::digest(&body))).into_bytes();
     bytes.extend_from_slice(&body);
     keep_previous(path).and_then(|()| write(path, &bytes, 0o600)).map_err(|source| io_error(path, source))
+}
+
+/// Saves many values as [`save`] does, each into its own file, side by side: together they wait for the disk
+/// about as long as a few of them. One outcome for each, in their order.
+pub fn save_all<T: Serialize + Sync>(values: &[(PathBuf, T)], version: u32) -> Vec<Result<(), PersistError>> {
+    let at_once = values.len().div_ceil(SIDE_BY_SIDE).max(1);
+    let group = |group: &[(PathBuf, T)]| -> Vec<_> {
+        group.iter().map(|(path, value)| save(path, version, value)).collect()
+    };
+    if let [_] | [] = values {
+        return group(values);
+    }
+    std::thread::scope(|scope| {
+        let groups: Vec<_> =
+            values.chunks(at_once).map(|part| (part, scope.spawn(move || group(part)))).collect();
+        let lost = |path: &Path| Err(io_error(path, io::Error::other("the thread that saves it has ended")));
+        let outcomes = groups.into_iter().flat_map(|(part, work)| {
+            work.join().unwrap_or_else(|_| part.iter().map(|(path, _)| lost(path)).collect())
+        });
+        outcomes.collect()
+    })
 }
 
 /// Loads what [`save`] wrote. A damaged file, or one of another version, falls back to the previous

@@ -5,7 +5,7 @@
 //! it is taken back and the state before stays in force. A crash leaves the old or the new state: at the next start
 //! the durable state is applied, which changes nothing where the kernel has it already.
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{net::Ipv4Addr, path::PathBuf, sync::Arc};
 
 use common::{
     paths::Paths,
@@ -21,7 +21,7 @@ use crate::{
     },
     nat,
     nft::{
-        diff,
+        Table, diff,
         run::{self, NftError},
     },
     plan::{Plan, plan},
@@ -56,7 +56,9 @@ pub struct Network {
     state: State,
     devices: Devices,
     /// What the kernel has; `None` where it is not known, so that the next change replaces all.
-    plan: Option<Plan>,
+    plan: Option<Arc<Plan>>,
+    /// Digest of that plan's table.
+    digest: u128,
     /// Seals of the table that the kernel has.
     seals: Vec<String>,
 }
@@ -70,7 +72,16 @@ impl Network {
             tracing::error!("{fallback}");
         }
         let state = loaded.value.unwrap_or_else(|| setup.first_state());
-        Ok(Self { file, setup, netlink, state, devices: Devices::default(), plan: None, seals: Vec::new() })
+        Ok(Self {
+            file,
+            setup,
+            netlink,
+            state,
+            devices: Devices::default(),
+            plan: None,
+            digest: 0,
+            seals: Vec::new(),
+        })
     }
 
     /// What the boot arguments fix.
@@ -108,7 +119,7 @@ impl Network {
         }
         if let Err(error) = persist::save(&self.file, VERSION, &state) {
             self.netlink.undo(&steps).await;
-            self.restore(before.as_ref()).await;
+            self.restore(before).await;
             return Err(error.into());
         }
         self.state = state;
@@ -121,9 +132,9 @@ impl Network {
     /// Filter first, links second: an address that is new has its gate before it can be reached.
     async fn apply(&mut self, state: &State) -> Result<Vec<Step>, ApplyError> {
         let devices = self.netlink.devices().await?;
-        let next = plan(&self.setup, state, &devices);
+        let next = Arc::new(plan(&self.setup, state, &devices));
         self.filter(&next).await?;
-        let before = self.plan.replace(next.clone());
+        let before = self.plan.replace(Arc::clone(&next));
         if devices != self.devices || before.as_ref().is_none_or(|plan| plan.settings != next.settings) {
             sysctl::apply(&next.settings);
         }
@@ -135,7 +146,7 @@ impl Network {
                 Ok(steps)
             }
             Err(error) => {
-                self.restore(before.as_ref()).await;
+                self.restore(before).await;
                 Err(error.into())
             }
         }
@@ -144,11 +155,17 @@ impl Network {
     /// Brings the kernel's table to the planned one by what differs; where that is not known, or does
     /// not fit what the kernel has, by replacing it whole.
     async fn filter(&mut self, next: &Plan) -> Result<(), NftError> {
-        if let Some(now) = &self.plan {
+        let known = self.plan.as_ref();
+        let digest = match known {
+            Some(now) => next.table.digest_after(&now.table, self.digest),
+            None => next.table.digest(),
+        };
+        let seal = Table::seal(digest);
+        if let Some(now) = known {
             let mut seals = self.seals.clone();
-            match run::apply(&diff::changes(&now.table, &next.table, &mut seals)).await {
+            match run::apply(&diff::changes(&now.table, &next.table, &seal, &mut seals)).await {
                 Ok(()) => {
-                    self.seals = seals;
+                    (self.seals, self.digest) = (seals, digest);
                     return Ok(());
                 }
                 Err(NftError::Refused(reason)) => {
@@ -158,22 +175,21 @@ impl Network {
             }
         }
         let present = run::present().await?;
-        let seal = next.table.seal();
         if self.plan.is_none() && present.seals.last() == Some(&seal) {
             tracing::info!("the packet filter is in force already");
-            self.seals = present.seals;
+            (self.seals, self.digest) = (present.seals, digest);
             return Ok(());
         }
-        run::apply(&diff::replacement(&next.table, &present.counters)).await?;
-        self.seals = vec![seal];
+        run::apply(&diff::replacement(&next.table, &seal, &present.counters)).await?;
+        (self.seals, self.digest) = (vec![seal], digest);
         Ok(())
     }
 
     /// Back to the plan before, after a failure.
-    async fn restore(&mut self, before: Option<&Plan>) {
+    async fn restore(&mut self, before: Option<Arc<Plan>>) {
         let Some(before) = before else { return };
-        match self.filter(before).await {
-            Ok(()) => self.plan = Some(before.clone()),
+        match self.filter(&before).await {
+            Ok(()) => self.plan = Some(before),
             Err(error) => {
                 tracing::error!(%error, "the packet filter before could not be restored");
                 self.plan = None;

@@ -21,8 +21,8 @@ use crate::{
     document::{Document, DocumentError},
     serve::sockets,
     serving,
-    snapshot::{self, Listener},
-    state::{Guests, Secrets, State},
+    snapshot::{self, Dhcp, Dns, Listener},
+    state::{Guests, LIMIT, Secrets, State},
 };
 
 /// Version of the shape of the files below.
@@ -58,6 +58,8 @@ pub(super) struct Engine {
     pub(super) counters: BTreeMap<String, u64>,
     /// Sockets that serve has been offered, with the kernel's number of the NIC.
     offered: BTreeMap<Listener, u32>,
+    /// What serve has of DHCP and DNS.
+    told: (Option<Dhcp>, Option<Dns>),
 }
 
 impl Engine {
@@ -78,8 +80,9 @@ impl Engine {
                 guests.0.insert(address, data);
             }
         }
-        let (counters, offered) = (BTreeMap::new(), BTreeMap::new());
-        let mut engine = Self { folder, network, guests, secrets, handover, last: None, counters, offered };
+        let (counters, offered, told) = (BTreeMap::new(), BTreeMap::new(), (None, None));
+        let mut engine =
+            Self { folder, network, guests, secrets, handover, last: None, counters, offered, told };
         engine.publish_network();
         engine.publish(snapshot::PASSWORDS, &engine.secrets.waiting);
         for (address, data) in &engine.guests.0 {
@@ -138,12 +141,7 @@ impl Engine {
             }
         }
         let mut version = changed.then(|| self.publish_network()).flatten();
-        for (document, outcome) in documents.iter().zip(&mut outcomes).filter(|(_, o)| o.is_ok()) {
-            match self.merge_guests(document) {
-                Ok(newer) => version = version.max(newer),
-                Err(reason) => *outcome = Err(reason),
-            }
-        }
+        version = version.max(self.merge_guests(&documents, &mut outcomes));
         if let Some(version) = version
             && *self.handover.connected().borrow()
             && !self.handover.applied(version, SERVE).await
@@ -180,28 +178,53 @@ impl Engine {
         }
     }
 
-    /// Merges what is about one guest only; tells the version that serve must have.
-    fn merge_guests(&mut self, document: &Document) -> Result<Option<u64>, String> {
-        match document {
-            Document::Metadata(change) => {
-                let data = self.guests.merged(change).map_err(|e| e.to_string())?;
-                let file = self.folder.join("metadata").join(change.address.to_string());
-                persist::save(&file, VERSION, &data).map_err(|e| e.to_string())?;
-                let version = self.publish(&snapshot::metadata_kind(change.address), &data);
-                self.guests.0.insert(change.address, data);
-                Ok(version)
-            }
-            Document::Password(change) => {
-                let mut secrets = self.secrets.clone();
-                secrets.merge(change).map_err(|e| e.to_string())?;
-                self.keep_secrets(secrets).map_err(|e| e.to_string())
-            }
-            Document::Nothing(kind) => {
-                tracing::info!(kind, "a document that asks for nothing here");
-                Ok(None)
-            }
-            _ => Ok(None),
+    /// Merges what is about single guests, and saves it at once; tells the version that serve must have.
+    fn merge_guests(&mut self, documents: &[Document], outcomes: &mut [Outcome]) -> Option<u64> {
+        let (mut fresh, mut secrets) = (Guests::default(), self.secrets.clone());
+        for (document, outcome) in documents.iter().zip(outcomes.iter_mut()).filter(|(_, o)| o.is_ok()) {
+            let merged = match document {
+                Document::Metadata(change) => {
+                    let address = change.address;
+                    let before = self.guests.0.get(&address).filter(|_| !fresh.0.contains_key(&address));
+                    fresh.0.extend(before.map(|before| (address, before.clone())));
+                    let room = LIMIT.saturating_sub(self.guests.0.len());
+                    fresh.merged(change, room).map(|data| drop(fresh.0.insert(address, data)))
+                }
+                Document::Password(change) => secrets.merge(change),
+                Document::Nothing(kind) => {
+                    tracing::info!(kind, "a document that asks for nothing here");
+                    Ok(())
+                }
+                _ => Ok(()),
+            };
+            *outcome = merged.map_err(|error| error.to_string());
         }
+        let folder = self.folder.join("metadata");
+        let files: Vec<_> =
+            fresh.0.into_iter().map(|(address, data)| (folder.join(address.to_string()), data)).collect();
+        let mut version = None;
+        let mut refused = BTreeMap::new();
+        for (saved, (path, data)) in persist::save_all(&files, VERSION).into_iter().zip(files) {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let Ok(address) = name.parse::<Ipv4Addr>() else { continue };
+            match saved {
+                Ok(()) => {
+                    version = version.max(self.publish(&snapshot::metadata_kind(address), &data));
+                    self.guests.0.insert(address, data);
+                }
+                Err(error) => drop(refused.insert(address, error.to_string())),
+            }
+        }
+        let kept = if secrets == self.secrets { Ok(None) } else { self.keep_secrets(secrets) };
+        for (document, outcome) in documents.iter().zip(outcomes.iter_mut()).filter(|(_, o)| o.is_ok()) {
+            let reason = match (document, &kept) {
+                (Document::Metadata(change), _) => refused.get(&change.address).cloned(),
+                (Document::Password(_), Err(error)) => Some(error.to_string()),
+                _ => None,
+            };
+            *outcome = reason.map_or(Ok(()), Err);
+        }
+        version.max(kept.ok().flatten())
     }
 
     /// Forgets a password that its guest has; tells whether it was there.
@@ -241,7 +264,16 @@ impl Engine {
             version = Some(self.handover.offer(wanted.keys().cloned().map(offer)));
             self.offered = wanted;
         }
-        version.max(self.publish(snapshot::DHCP, &dhcp)).max(self.publish(snapshot::DNS, &dns))
+        // Most changes are none of guests' answers.
+        if self.told.0.as_ref() != Some(&dhcp) {
+            version = version.max(self.publish(snapshot::DHCP, &dhcp));
+            self.told.0 = Some(dhcp);
+        }
+        if self.told.1.as_ref() != Some(&dns) {
+            version = version.max(self.publish(snapshot::DNS, &dns));
+            self.told.1 = Some(dns);
+        }
+        version
     }
 
     fn publish<T: serde::Serialize>(&self, kind: &str, value: &T) -> Option<u64> {

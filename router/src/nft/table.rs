@@ -40,23 +40,72 @@ impl Table {
         })
     }
 
-    /// The name of an empty chain that says that this table is in force: 128 bits of SHA-256 over it. A
-    /// core that starts finds by it whether the kernel has this very table already.
-    pub fn seal(&self) -> String {
-        let mut hasher = Sha(Sha256::new());
-        self.hash(&mut hasher);
-        let digest = hasher.0.finalize();
-        format!("{SEAL}{}", hex(&digest[..16]))
+    /// Tells this table from others: the sum of 128 bits of SHA-256 over each of its parts, so that the
+    /// digest of a changed table follows from the parts that differ.
+    pub fn digest(&self) -> u128 {
+        self.digest_after(&Self::default(), 0)
+    }
+
+    /// The digest, from that of the table before.
+    pub fn digest_after(&self, before: &Self, digest: u128) -> u128 {
+        let mut sum = Sum(digest);
+        differ(&before.counters, &self.counters, |name, new| sum.count(new, &("counter", name)));
+        let maps = |table: &Self| -> BTreeMap<String, Kind> {
+            table.maps.iter().map(|(name, map)| (name.clone(), (map.key.clone(), map.value))).collect()
+        };
+        differ_values(&maps(before), &maps(self), |name, kind, new| sum.count(new, &("map", name, kind)));
+        differ_values(&before.chains, &self.chains, |name, chain, new| {
+            sum.count(new, &("chain", name, chain));
+        });
+        let nothing = BTreeMap::new();
+        for name in before.maps.keys().chain(self.maps.keys().filter(|name| !before.maps.contains_key(*name)))
+        {
+            let old = before.maps.get(name).map_or(&nothing, |map| &map.elements);
+            let new = self.maps.get(name).map_or(&nothing, |map| &map.elements);
+            differ_values(old, new, |key, value, new| sum.count(new, &("element", name, key, value)));
+        }
+        sum.0
+    }
+
+    /// The name of an empty chain that says that the table with this digest is in force. A core that starts
+    /// finds by it whether the kernel has this very table already.
+    pub fn seal(digest: u128) -> String {
+        format!("{SEAL}{digest:032x}")
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+/// What a map is made of.
+type Kind = (Vec<Field>, ValueKind);
+
+/// A sum of digests of parts.
+struct Sum(u128);
+
+impl Sum {
+    /// Adds a part that is new, or takes away one that has gone.
+    fn count(&mut self, new: bool, part: &impl Hash) {
+        let mut hasher = Sha(Sha256::new());
+        part.hash(&mut hasher);
+        let digest = hasher.0.finalize();
+        let value = digest.iter().take(16).fold(0_u128, |sum, byte| (sum << 8) | u128::from(*byte));
+        self.0 = if new { self.0.wrapping_add(value) } else { self.0.wrapping_sub(value) };
+    }
+}
+
+/// Tells what has gone (false) and what is new (true).
+fn differ<K: Ord>(old: &BTreeSet<K>, new: &BTreeSet<K>, mut tell: impl FnMut(&K, bool)) {
+    old.difference(new).for_each(|key| tell(key, false));
+    new.difference(old).for_each(|key| tell(key, true));
+}
+
+/// The same of keys with values: a value that has changed has gone and is new.
+fn differ_values<K: Ord, V: PartialEq>(
+    old: &BTreeMap<K, V>,
+    new: &BTreeMap<K, V>,
+    mut tell: impl FnMut(&K, &V, bool),
+) {
+    let missing = |from: &BTreeMap<K, V>, key: &K, value: &V| from.get(key) != Some(value);
+    old.iter().filter(|(k, v)| missing(new, k, v)).for_each(|(k, v)| tell(k, v, false));
+    new.iter().filter(|(k, v)| missing(old, k, v)).for_each(|(k, v)| tell(k, v, true));
 }
 
 struct Sha(Sha256);
@@ -275,12 +324,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_seal_tells_tables_apart_and_is_stable() {
+    fn the_digest_tells_tables_apart_and_follows_their_changes() {
         let mut table = Table::default();
         table.chain("input").add([Match::Established], Action::Accept);
-        let seal = table.seal();
-        assert_eq!(seal, table.clone().seal());
+        let before = (table.clone(), table.digest());
+        assert_eq!(before.1, table.clone().digest());
         table.chain("input").add([], Action::Drop);
-        assert_ne!(seal, table.seal());
+        table.counters.insert("usage".to_owned());
+        let map = table.map("public", &[Field::Destination], ValueKind::Nothing);
+        map.elements.insert(vec![Part::Port(1)], Value::Nothing);
+        map.elements.insert(vec![Part::Port(2)], Value::Nothing);
+        assert_ne!(before.1, table.digest());
+        assert_eq!(table.digest_after(&before.0, before.1), table.digest());
+        assert_eq!(before.0.digest_after(&table, table.digest()), before.1);
+        let full = table.digest();
+        table.map("public", &[], ValueKind::Nothing).elements.remove(&vec![Part::Port(1)]);
+        assert_ne!(table.digest(), full);
     }
 }

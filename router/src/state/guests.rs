@@ -20,9 +20,10 @@ pub struct Guests(pub BTreeMap<Ipv4Addr, Metadata>);
 
 impl Guests {
     /// What the metadata of the guest is once a `vmdata` document is merged (router contract 3.9): only
-    /// what the document names changes, but a new VM at the address starts from nothing.
-    pub fn merged(&self, change: &MetadataChange) -> Result<Metadata, DocumentError> {
-        if self.0.len() >= LIMIT && !self.0.contains_key(&change.address) {
+    /// what the document names changes, but a new VM at the address starts from nothing. `room` is how many
+    /// guests there may be here.
+    pub fn merged(&self, change: &MetadataChange, room: usize) -> Result<Metadata, DocumentError> {
+        if self.0.len() >= room && !self.0.contains_key(&change.address) {
             return Err(DocumentError::new(
                 "vm_ip_address",
                 format_args!("would make more than {LIMIT} guests"),
@@ -101,7 +102,7 @@ mod tests {
         let mut guests = Guests::default();
         for values in changes {
             let change = change(values);
-            let data = guests.merged(&change).unwrap();
+            let data = guests.merged(&change, LIMIT).unwrap();
             guests.0.insert(change.address, data);
         }
         guests.0.into_values().next().unwrap()
