@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use crate::{
     layout::StorePath,
     source::HttpOrder,
-    store::{Node, StoreError, StoreSpec},
+    store::{Node, Origin, StoreError, StoreSpec},
     transfer::{Checksum, TransferError},
 };
 
@@ -41,7 +41,7 @@ pub(crate) enum Report {
 }
 
 /// How far a task is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Progress {
     /// Whether it has left the queue.
     pub(crate) running: bool,
@@ -51,6 +51,8 @@ pub(crate) struct Progress {
     pub(crate) total: Option<u64>,
     /// All bytes have arrived.
     pub(crate) installing: bool,
+    /// Where they come from, if what is stored of them can be gone on with.
+    pub(crate) origin: Option<Origin>,
 }
 
 /// One piece of work on a store.
@@ -130,6 +132,8 @@ pub(crate) struct FetchTask {
     pub(crate) limit: u64,
     /// `None` for snapshots.
     pub(crate) label: Option<Label>,
+    /// What an attempt has left behind whose process died comes from here.
+    pub(crate) kept: Option<Origin>,
 }
 
 /// A copy.

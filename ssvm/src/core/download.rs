@@ -164,9 +164,14 @@ impl Core {
                 let record = job.record();
                 let store = record.command.store.as_ref().ok_or_else(|| Failure::end("no store"))?;
                 let store = self.store(store, record.command.nfs_version.as_deref()).await?;
-                let task = Task::Fetch(Box::new(self.fetch_task(&record.id, &record.command, store)?));
+                let mut task = self.fetch_task(&record.id, &record.command, store)?;
+                task.kept = job.take_kept();
+                let task = Task::Fetch(Box::new(task));
                 let stores = super::stores::stores_of(&task);
-                let result = self.workshop.work(task, Some(job.progress.clone()), &job.abort).await;
+                let result = tokio::select! {
+                    result = self.workshop.work(task, Some(job.progress.clone()), &job.abort) => result,
+                    never = job.remember() => match never {},
+                };
                 Ok::<_, Failure>((stores, result))
             };
             let (stores, result) = tokio::select! {
@@ -229,6 +234,7 @@ impl Core {
             checksum: checksum.filter(|_| !snapshot),
             limit: limit.filter(|l| *l > 0).unwrap_or(LARGEST),
             label: (!snapshot).then_some(label),
+            kept: None,
         })
     }
 

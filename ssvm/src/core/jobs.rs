@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     fs,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -20,7 +21,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::order::{Progress, Stored};
+use crate::{
+    order::{Progress, Stored},
+    store::Origin,
+};
 
 /// Version of the job files.
 const VERSION: u32 = 1;
@@ -50,6 +54,22 @@ pub(crate) struct Record {
     pub(crate) stand: Stand,
     /// Seconds since 1970 of the last change of its stand.
     pub(crate) changed: u64,
+    /// What there is of it comes from here.
+    #[serde(default)]
+    pub(crate) kept: Option<Kept>,
+}
+
+/// Where the bytes come from that an attempt has stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    pub(crate) origin: Origin,
+    /// The life of the machine in which they were stored: what a crash of it leaves of a file is not certain.
+    pub(crate) boot: String,
+}
+
+/// The present life of the machine.
+fn boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 /// How fast bytes come.
@@ -115,6 +135,36 @@ impl Job {
         self.ended.send_replace(true);
     }
 
+    /// Remembers where the bytes of the present attempt come from.
+    pub(crate) async fn remember(&self) -> Infallible {
+        let mut progress = self.progress.subscribe();
+        if let Ok(progress) = progress.wait_for(|progress| progress.origin.is_some()).await
+            && let Some(origin) = progress.origin.clone()
+        {
+            self.keep(Some(Kept { origin, boot: boot() }));
+        }
+        std::future::pending().await
+    }
+
+    /// Where the bytes come from that earlier attempts have left, if they can be relied on. The next attempt
+    /// remembers anew.
+    pub(crate) fn take_kept(&self) -> Option<Origin> {
+        self.progress.send_modify(|progress| progress.origin = None);
+        let kept = self.record().kept?;
+        self.keep(None);
+        (!kept.boot.is_empty() && kept.boot == boot()).then_some(kept.origin)
+    }
+
+    fn keep(&self, kept: Option<Kept>) {
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        if record.kept != kept && record.stand == Stand::Open {
+            record.kept = kept;
+            if let Err(error) = persist::save(&self.file, VERSION, &*record) {
+                tracing::warn!(%error, "after a crash this download begins anew");
+            }
+        }
+    }
+
     /// Waits for its end.
     pub(crate) async fn ended(&self) {
         let mut ended = self.ended.subscribe();
@@ -140,7 +190,7 @@ impl Job {
 
     /// 0 to 100.
     pub(crate) fn percent(&self) -> u8 {
-        let progress = *self.progress.borrow();
+        let progress = self.progress.borrow().clone();
         let total = progress.total.unwrap_or_else(|| {
             let limit = self.record.lock().unwrap_or_else(PoisonError::into_inner);
             limit.command.max_download_size_in_bytes.and_then(|l| u64::try_from(l).ok()).unwrap_or(0)
@@ -169,7 +219,7 @@ impl Job {
         let text;
         (answer.download_status, text) = match record.stand {
             Stand::Open => {
-                let progress = *self.progress.borrow();
+                let progress = self.progress.borrow().clone();
                 answer.download_pct = self.percent();
                 match (progress.running, progress.installing) {
                     (true, true) => {
@@ -260,7 +310,7 @@ impl Jobs {
         if jobs.len() >= MOST {
             return Err(format!("{MOST} downloads are known already"));
         }
-        let record = Record { id: new_id(), command, stand, changed: now() };
+        let record = Record { id: new_id(), command, stand, changed: now(), kept: None };
         let job = Arc::new(Job::new(record.clone(), &self.folder));
         persist::save(&job.file, VERSION, &record).map_err(|e| e.to_string())?;
         jobs.insert(record.id, Arc::clone(&job));

@@ -14,7 +14,7 @@ use reqwest::{
 use serde::{Deserialize, Serialize};
 
 use super::{Policy, url};
-use crate::store::{Source, SourceError};
+use crate::store::{Origin, Source, SourceError};
 
 /// Longest wait for a connection.
 const CONNECT: Duration = Duration::from_secs(30);
@@ -77,6 +77,8 @@ pub(crate) struct HttpSource {
     response: Option<Response>,
     /// Bytes in all, where known.
     size: Option<u64>,
+    /// Their number was told by what frames the body.
+    exact: bool,
     got: u64,
     /// What the rest must still belong to.
     validator: Option<HeaderValue>,
@@ -113,21 +115,48 @@ impl Resolve for Resolver {
 }
 
 impl HttpSource {
-    /// Sends the request and judges the answer; nothing of the body has been read yet. More than `limit` bytes
-    /// are refused where the answer tells their number.
-    pub(crate) async fn open(order: &HttpOrder, limit: u64) -> Result<Self, SourceError> {
-        let url = url::parse(order.url.expose()).map_err(SourceError::Remote)?;
-        let client = client(order)?;
-        let mut source = Self {
-            client,
+    fn new(order: &HttpOrder) -> Result<Self, SourceError> {
+        Ok(Self {
+            client: client(order)?,
             order: order.clone(),
-            url,
+            url: url::parse(order.url.expose()).map_err(SourceError::Remote)?,
             response: None,
             size: None,
+            exact: false,
             got: 0,
             validator: None,
             attempts: 0,
-        };
+        })
+    }
+
+    /// Goes on with a file of which so many bytes are there; `None` where it is another file now, or the other
+    /// end serves no parts.
+    pub(crate) async fn go_on(
+        order: &HttpOrder,
+        origin: &Origin,
+        from: u64,
+    ) -> Result<Option<Self>, SourceError> {
+        let mut source = Self::new(order)?;
+        source.validator = HeaderValue::from_str(&origin.tag).ok();
+        if from >= origin.size || source.validator.is_none() {
+            return Ok(None);
+        }
+        (source.size, source.exact, source.got) = (Some(origin.size), true, from);
+        loop {
+            match source.resume().await {
+                Ok(()) => break,
+                Err(Failure::Final(_)) => return Ok(None),
+                Err(passing) => source.pause(passing).await?,
+            }
+        }
+        source.attempts = 0;
+        Ok(Some(source))
+    }
+
+    /// Sends the request and judges the answer; nothing of the body has been read yet. More than `limit` bytes
+    /// are refused where the answer tells their number.
+    pub(crate) async fn open(order: &HttpOrder, limit: u64) -> Result<Self, SourceError> {
+        let mut source = Self::new(order)?;
         let response = loop {
             match source.request().await {
                 Ok(response) => break response,
@@ -147,6 +176,7 @@ impl HttpSource {
         let headers = response.headers();
         let chunked =
             headers.get(header::TRANSFER_ENCODING).is_some_and(|v| v.as_bytes().ends_with(b"chunked"));
+        self.exact = !chunked && response.content_length().is_some();
         self.size = match response.content_length() {
             Some(length) => Some(length),
             None if chunked => {
@@ -348,6 +378,11 @@ fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
 impl Source for HttpSource {
     fn size(&self) -> Option<u64> {
         self.size
+    }
+
+    fn origin(&self) -> Option<Origin> {
+        let tag = self.validator.as_ref()?.to_str().ok().filter(|tag| tag.starts_with('"'))?;
+        Some(Origin { tag: tag.to_owned(), size: self.size.filter(|_| self.exact)? })
     }
 
     fn chunk(&mut self) -> BoxFuture<'_, Result<Option<Bytes>, SourceError>> {

@@ -52,6 +52,10 @@ impl Store for FailingStore {
         })
     }
 
+    fn kept<'a>(&'a self, path: &'a StorePath) -> BoxFuture<'a, StoreResult<Option<Box<dyn Source>>>> {
+        self.inner.kept(path)
+    }
+
     fn discard<'a>(&'a self, path: &'a StorePath) -> BoxFuture<'a, StoreResult<()>> {
         self.inner.discard(path)
     }

@@ -114,16 +114,34 @@ impl Store for FolderStore {
             let folder = beneath::make_folders(&root, path.parent().as_ref())?;
             let space = rustix::fs::fstatvfs(&folder).map_err(|e| beneath::error(&path, e))?;
             let free = space.f_bavail.saturating_mul(space.f_frsize);
-            if expected.size.is_some_and(|size| size > free) {
+            if expected.size.is_some_and(|size| size.saturating_sub(expected.kept) > free) {
                 return Err(StoreError::Full(format!("{free} bytes are free for {path}")));
             }
             let temporary = temporary_name(&job);
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW;
+            let how = if expected.kept > 0 { OFlags::empty() } else { OFlags::CREATE | OFlags::TRUNC };
+            let flags = OFlags::WRONLY | OFlags::NOFOLLOW | how;
+            let mode = if expected.kept > 0 { 0 } else { FILE_MODE };
             let file =
-                beneath::open(&folder, &temporary, flags, FILE_MODE).map_err(|e| beneath::error(&path, e))?;
-            let open = Open { folder, temporary, file: Some(File::from(file)), size: 0 };
+                beneath::open(&folder, &temporary, flags, mode).map_err(|e| beneath::error(&path, e))?;
+            let mut file = File::from(file);
+            file.seek(SeekFrom::Start(expected.kept)).map_err(|e| beneath::io_error(&path, &e))?;
+            let open = Open { folder, temporary, file: Some(file), size: 0, skip: expected.kept };
             Ok(Box::new(FolderSink { path, open: Arc::new(Mutex::new(open)) }) as Box<dyn Sink>)
         }))
+    }
+
+    fn kept<'a>(&'a self, path: &'a StorePath) -> BoxFuture<'a, StoreResult<Option<Box<dyn Source>>>> {
+        Box::pin(async move {
+            let Some(folder) = path.parent() else { return Ok(None) };
+            match self.served(&folder.join(&temporary_name(&self.job))?).await {
+                Ok(file) if file.size > 0 => {
+                    let size = file.size;
+                    file.into_source(0, size).map(Some)
+                }
+                Ok(_) | Err(StoreError::Missing(_)) => Ok(None),
+                Err(error) => Err(error),
+            }
+        })
     }
 
     fn discard<'a>(&'a self, path: &'a StorePath) -> BoxFuture<'a, StoreResult<()>> {
@@ -296,6 +314,8 @@ struct Open {
     temporary: String,
     file: Option<File>,
     size: u64,
+    /// Bytes that are there already.
+    skip: u64,
 }
 
 struct FolderSink {
@@ -321,7 +341,9 @@ impl Sink for FolderSink {
         let path = self.path.clone();
         Box::pin(self.with(move |open| {
             let Some(file) = open.file.as_mut() else { return Err(StoreError::Missing(path.to_string())) };
-            write_sparse(file, &bytes).map_err(|e| beneath::io_error(&path, &e))?;
+            let known = usize::try_from(open.skip).unwrap_or(usize::MAX).min(bytes.len());
+            write_sparse(file, &bytes[known..]).map_err(|e| beneath::io_error(&path, &e))?;
+            open.skip -= known as u64;
             open.size += bytes.len() as u64;
             Ok(())
         }))

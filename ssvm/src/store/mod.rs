@@ -64,6 +64,9 @@ pub(crate) struct Expected {
     pub(crate) size: Option<u64>,
     /// The most that will be written.
     pub(crate) limit: u64,
+    /// So many of the first bytes are there from an earlier attempt, see [`Store::kept`]. They are written once
+    /// more, to no effect.
+    pub(crate) kept: u64,
 }
 
 /// A file of a store.
@@ -107,6 +110,9 @@ pub(crate) trait Store: Send + Sync {
         path: &'a StorePath,
         expected: Expected,
     ) -> BoxFuture<'a, StoreResult<Box<dyn Sink>>>;
+
+    /// What an attempt to write `path` has left behind whose process has died: the first bytes of what it wrote.
+    fn kept<'a>(&'a self, path: &'a StorePath) -> BoxFuture<'a, StoreResult<Option<Box<dyn Source>>>>;
 
     /// Removes what attempts to write `path` have left behind whose process has died.
     fn discard<'a>(&'a self, path: &'a StorePath) -> BoxFuture<'a, StoreResult<()>>;
@@ -169,8 +175,22 @@ pub(crate) trait Source: Send {
     /// How many bytes there will be, where that is known.
     fn size(&self) -> Option<u64>;
 
+    /// What tells this very file from any other, where that is known.
+    fn origin(&self) -> Option<Origin> {
+        None
+    }
+
     /// The next bytes, `None` at the end.
     fn chunk(&mut self) -> BoxFuture<'_, Result<Option<Bytes>, SourceError>>;
+}
+
+/// What tells a file on a web server from any other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Origin {
+    /// Strong entity tag (RFC 9110 8.8.3), with its quotes.
+    pub(crate) tag: String,
+    /// In bytes.
+    pub(crate) size: u64,
 }
 
 /// Why the bytes did not come.

@@ -128,6 +128,10 @@ impl Store for S3Store {
         })
     }
 
+    fn kept<'a>(&'a self, _path: &'a StorePath) -> BoxFuture<'a, StoreResult<Option<Box<dyn Source>>>> {
+        Box::pin(async { Ok(None) })
+    }
+
     fn discard<'a>(&'a self, path: &'a StorePath) -> BoxFuture<'a, StoreResult<()>> {
         Box::pin(async move { super::upload::abort_of(self, path).await })
     }

@@ -1,9 +1,11 @@
 //! How far a transfer is; written by the pipeline, read by whoever reports.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
+
+use crate::store::Origin;
 
 /// What a transfer is busy with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +26,7 @@ struct Counters {
     /// 0 while unknown.
     total: AtomicU64,
     installing: AtomicBool,
+    origin: OnceLock<Origin>,
 }
 
 impl Meter {
@@ -35,6 +38,17 @@ impl Meter {
     /// So many more bytes have arrived.
     pub(crate) fn add(&self, bytes: u64) {
         self.0.received.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The bytes are stored as they come, and come from here.
+    pub(crate) fn comes_from(&self, origin: Origin) {
+        // A transfer has one source.
+        let _ = self.0.origin.set(origin);
+    }
+
+    /// Where the bytes come from, if they are stored as they come.
+    pub(crate) fn origin(&self) -> Option<Origin> {
+        self.0.origin.get().cloned()
     }
 
     /// All bytes have arrived.

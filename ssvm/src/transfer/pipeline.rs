@@ -137,10 +137,14 @@ async fn fill(
     meter: &Meter,
 ) -> Result<Moved, TransferError> {
     let algorithm = plan.checksum.as_ref().map_or(Algorithm::Sha512, |c| c.algorithm);
+    let origin = source.origin();
     let (mut raw, sum) = tapped(source, algorithm, meter);
     let mut start = Vec::new();
     decode::peek(&mut raw, &mut start).await.map_err(from_source)?;
     let compression = Compression::of(&start).filter(|_| plan.decompress);
+    if let Some(origin) = origin.filter(|_| compression.is_none()) {
+        meter.comes_from(origin);
+    }
     let mut inspector =
         if plan.strict { Inspector::new(plan.format) } else { Inspector::lenient(plan.format) };
     let mut written = 0;

@@ -195,6 +195,7 @@ async fn stored(
         checksum: task.checksum.clone(),
         limit: task.limit,
         label: Some(&task.label),
+        kept: 0,
     };
     let (meter, abort) = (Meter::default(), CancellationToken::new());
     let arrived = arrive(&*store, Box::new(FilePart { parts }), &arrival, &meter, &abort);

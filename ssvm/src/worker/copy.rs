@@ -96,6 +96,7 @@ impl Copy<'_> {
             checksum: None,
             limit: self.task.limit,
             label: None,
+            kept: 0,
         };
         let source = self.source.open(from).await?;
         let stored = arrive(&*self.destination, source, &arrival, self.meter, self.abort).await?;
@@ -174,6 +175,7 @@ impl Copy<'_> {
             checksum: None,
             limit: self.task.limit,
             label: Some(label),
+            kept: 0,
         };
         let source = self.source.open(from).await?;
         arrive(&*self.destination, source, &arrival, self.meter, self.abort).await

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use common::command::storage::ImageFormat;
+use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -10,34 +11,93 @@ use crate::{
     layout::{Entry, PROPERTIES_LIMIT, Properties, StorePath},
     order::{Failure, FailureKind, FetchTask, Label, Stored},
     source::HttpSource,
-    store::{Expected, Source, Store},
+    store::{Expected, Origin, Source, SourceError, Store},
     transfer::{Checksum, Meter, Plan, TransferError, run},
 };
 
-/// Downloads an image or snapshot.
+/// Downloads an image or snapshot; goes on with what is there of it where that is the beginning of the same file.
+/// Nothing of it stays on failure.
 pub(super) async fn fetch(
     task: &FetchTask,
     meter: &Meter,
     abort: &CancellationToken,
 ) -> Result<Stored, Failure> {
     let store = task.store.open(&task.job).await?;
-    store.discard(&task.folder.join(&task.file)?).await?;
-    let source = tokio::select! {
-        source = HttpSource::open(&task.http, task.limit) => source?,
-        () = abort.cancelled() => return Err(Failure::new(FailureKind::Aborted, "aborted")),
+    let path = task.folder.join(&task.file)?;
+    let fetched = async {
+        let (source, kept) = tokio::select! {
+            opened = opened(task, &*store, &path) => opened?,
+            () = abort.cancelled() => return Err(Failure::new(FailureKind::Aborted, "aborted")),
+        };
+        let arrival = Arrival {
+            folder: &task.folder,
+            file: &task.file,
+            format: task.format,
+            strict: true,
+            decompress: task.format.is_some(),
+            uploaded: false,
+            checksum: task.checksum.clone(),
+            limit: task.limit,
+            label: task.label.as_ref(),
+            kept,
+        };
+        arrive(&*store, source, &arrival, meter, abort).await
     };
-    let arrival = Arrival {
-        folder: &task.folder,
-        file: &task.file,
-        format: task.format,
-        strict: true,
-        decompress: task.format.is_some(),
-        uploaded: false,
-        checksum: task.checksum.clone(),
-        limit: task.limit,
-        label: task.label.as_ref(),
-    };
-    arrive(&*store, Box::new(source), &arrival, meter, abort).await
+    let result = fetched.await;
+    // What was there from an earlier attempt goes too. An object store aborts its parts by itself.
+    if result.is_err()
+        && store.has_properties()
+        && let Err(error) = store.discard(&path).await
+    {
+        tracing::warn!(%path, %error, "a part of a download stays behind for the sweep");
+    }
+    result
+}
+
+/// The source, and how many of its first bytes are in the store already.
+async fn opened(
+    task: &FetchTask,
+    store: &dyn Store,
+    path: &StorePath,
+) -> Result<(Box<dyn Source>, u64), Failure> {
+    if let Some(origin) = &task.kept
+        && let Some(kept) = store.kept(path).await?
+        && let Some(from) = kept.size()
+        && let Some(rest) = HttpSource::go_on(&task.http, origin, from).await?
+    {
+        tracing::info!(job = task.job, from, "the download goes on");
+        return Ok((Box::new(Continued { kept: Some(kept), rest }), from));
+    }
+    store.discard(path).await?;
+    Ok((Box::new(HttpSource::open(&task.http, task.limit).await?), 0))
+}
+
+/// A file whose beginning is there.
+struct Continued {
+    kept: Option<Box<dyn Source>>,
+    rest: HttpSource,
+}
+
+impl Source for Continued {
+    fn size(&self) -> Option<u64> {
+        self.rest.size()
+    }
+
+    fn origin(&self) -> Option<Origin> {
+        self.rest.origin()
+    }
+
+    fn chunk(&mut self) -> BoxFuture<'_, Result<Option<Bytes>, SourceError>> {
+        Box::pin(async move {
+            if let Some(kept) = &mut self.kept {
+                if let Some(bytes) = kept.chunk().await? {
+                    return Ok(Some(bytes));
+                }
+                self.kept = None;
+            }
+            self.rest.chunk().await
+        })
+    }
 }
 
 /// A file that enters a store.
@@ -52,6 +112,8 @@ pub(crate) struct Arrival<'a> {
     pub(crate) checksum: Option<Checksum>,
     pub(crate) limit: u64,
     pub(crate) label: Option<&'a Label>,
+    /// So many of the first bytes are in the store already.
+    pub(crate) kept: u64,
 }
 
 /// Takes a file in. On failure or abortion nothing of it stays.
@@ -76,7 +138,7 @@ pub(crate) async fn arrive(
     };
     // Nobody knows how much a compressed file unpacks to.
     let size = source.size().filter(|_| !arrival.decompress);
-    let mut sink = store.create(&path, Expected { size, limit: arrival.limit }).await?;
+    let mut sink = store.create(&path, Expected { size, limit: arrival.limit, kept: arrival.kept }).await?;
     let result = tokio::select! {
         result = run(source, &mut *sink, &plan, meter) => result,
         () = abort.cancelled() => {
@@ -162,7 +224,7 @@ async fn describe(
 /// Writes a small file.
 pub(super) async fn write(store: &dyn Store, path: &StorePath, bytes: Bytes) -> Result<(), Failure> {
     let size = bytes.len() as u64;
-    let mut sink = store.create(path, Expected { size: Some(size), limit: size }).await?;
+    let mut sink = store.create(path, Expected { size: Some(size), limit: size, kept: 0 }).await?;
     let written = async {
         sink.write(bytes).await?;
         sink.finish().await

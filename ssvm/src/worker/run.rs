@@ -3,7 +3,12 @@
 use std::{collections::HashMap, io, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use tokio::{net::UnixStream, sync::mpsc, task::JoinSet, time::interval};
+use tokio::{
+    net::UnixStream,
+    sync::mpsc,
+    task::{AbortHandle, JoinSet},
+    time::interval,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{copy, install, limits, list, remove};
@@ -24,10 +29,13 @@ struct Running {
     meter: Meter,
     started: CancellationToken,
     abort: CancellationToken,
+    /// Ends it as the end of the process would, where it can be gone on with.
+    suspend: Option<AbortHandle>,
     told: Progress,
 }
 
-/// Serves the core until it closes the socket; running tasks are aborted then.
+/// Serves the core until it closes the socket. Running tasks end then: downloads into a folder so that they can be
+/// gone on with, all others in good order.
 pub(crate) async fn serve(stream: UnixStream) -> io::Result<()> {
     let (mut reader, mut writer) = stream.into_split();
     let (orders, mut inbox) = mpsc::channel::<Order>(64);
@@ -46,15 +54,12 @@ pub(crate) async fn serve(stream: UnixStream) -> io::Result<()> {
         tokio::select! {
             order = inbox.recv() => match order {
                 Some(Order::Start { id, task }) => {
-                    let job = Running {
-                        meter: Meter::default(),
-                        started: CancellationToken::new(),
-                        abort: CancellationToken::new(),
-                        told: Progress::default(),
-                    };
-                    let (meter, started, abort) = (job.meter.clone(), job.started.clone(), job.abort.clone());
-                    running.insert(id, job);
-                    let work = tokio::spawn(supervised(task, meter, started, abort));
+                    let (meter, started, abort) =
+                        (Meter::default(), CancellationToken::new(), CancellationToken::new());
+                    let lasts = matches!(&task, Task::Fetch(t) if matches!(t.store, StoreSpec::Folder(_)));
+                    let work = tokio::spawn(supervised(task, meter.clone(), started.clone(), abort.clone()));
+                    let suspend = lasts.then(|| work.abort_handle());
+                    running.insert(id, Running { meter, started, abort, suspend, told: Progress::default() });
                     tasks.spawn(async move {
                         let failed = |_| Err(Failure::end("the task failed inside, see the log"));
                         (id, work.await.unwrap_or_else(failed))
@@ -79,15 +84,21 @@ pub(crate) async fn serve(stream: UnixStream) -> io::Result<()> {
                     received: job.meter.received(),
                     total: job.meter.total(),
                     installing: job.meter.phase() == Phase::Install,
+                    origin: job.meter.origin(),
                 };
                 if progress != job.told {
-                    job.told = progress;
+                    job.told = progress.clone();
                     order::send(&mut writer, &Report::Progress { id: *id, progress }).await?;
                 }
             },
         }
     }
-    running.values().for_each(|job| job.abort.cancel());
+    for job in running.values() {
+        match &job.suspend {
+            Some(suspend) => suspend.abort(),
+            None => job.abort.cancel(),
+        }
+    }
     let _ = tokio::time::timeout(TIDY, async { while tasks.join_next().await.is_some() {} }).await;
     reading.await.unwrap_or_else(|e| Err(io::Error::other(e)))
 }

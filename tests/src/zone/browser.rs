@@ -25,6 +25,11 @@ pub fn driver() -> Result<Process, Failure> {
 
 /// Opens a window of its own with a new profile in `profile`.
 pub async fn open(profile: &Path) -> Result<Client, Failure> {
+    open_with(profile, false).await
+}
+
+/// The same; `careless`: certificates that nobody vouches for will do.
+pub async fn open_with(profile: &Path, careless: bool) -> Result<Client, Failure> {
     let mut capabilities = serde_json::map::Map::new();
     capabilities.insert(
         "goog:chromeOptions".into(),
@@ -37,6 +42,7 @@ pub async fn open(profile: &Path) -> Result<Client, Failure> {
             ],
         }),
     );
+    capabilities.insert("acceptInsecureCerts".into(), json!(careless));
     capabilities.insert("goog:loggingPrefs".into(), json!({ "browser": "ALL" }));
     Ok(ClientBuilder::rustls()?.capabilities(capabilities).connect(&format!("http://{DRIVER}")).await?)
 }

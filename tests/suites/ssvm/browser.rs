@@ -90,7 +90,8 @@ impl Upload {
         format!("{}://{VM}/upload/{}", self.scheme, self.uuid)
     }
 
-    fn headers(&self) -> Vec<String> {
+    /// The headers of the ticket.
+    pub fn headers(&self) -> Vec<(&'static str, String)> {
         let key = UnboundKey::new(&AES_256_GCM, &Sha256::digest(self.key)).unwrap();
         let nonce = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos().to_be_bytes();
         let nonce: [u8; 12] = nonce[4..].try_into().unwrap();
@@ -101,18 +102,14 @@ impl Upload {
         let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, self.key.as_bytes());
         let signed = hmac::sign(&key, format!("{metadata}{}{}", self.url(), self.expires).as_bytes());
         let signature = self.signature.clone().unwrap_or_else(|| STANDARD.encode(signed));
-        vec![
-            format!("x-signature: {signature}"),
-            format!("x-metadata: {metadata}"),
-            format!("x-expires: {}", self.expires),
-        ]
+        vec![("x-signature", signature), ("x-metadata", metadata), ("x-expires", self.expires.clone())]
     }
 
     fn words(&self, file: &Path) -> Vec<String> {
         let mut words =
             vec!["-F".into(), "note=x".into(), "-F".into(), format!("files[]=@{}", file.display())];
-        for header in self.headers() {
-            words.extend(["-H".into(), header]);
+        for (name, value) in self.headers() {
+            words.extend(["-H".into(), format!("{name}: {value}")]);
         }
         words
     }

@@ -21,7 +21,7 @@ async fn half_way(
     store: DataStoreTO,
     id: i64,
     then: impl FnOnce(&Arc<Vec<u8>>) -> Act,
-) -> (DownloadCommand, String, Arc<Vec<u8>>) {
+) -> (DownloadCommand, String, Arc<Vec<u8>>, Origin) {
     let file = read(&disk(lab.folder.path(), "qcow2", 16));
     let origin = Origin::start(vec![Act::Stall(Arc::clone(&file), FIRST), then(&file)]).await;
     let url = format!("{}/disk.qcow2", origin.url);
@@ -31,7 +31,7 @@ async fn half_way(
     lab.arrived(&command, &job, 50).await;
     let joined: DownloadAnswer = lab.answer(&command).await;
     assert_eq!(joined.job_id.as_deref(), Some(job.as_str()), "a repeated command joins the job");
-    (command, job, file)
+    (command, job, file, origin)
 }
 
 /// The job has brought the whole image under its name, and nothing else is in the folder.
@@ -48,14 +48,38 @@ async fn whole(lab: &Lab, command: &DownloadCommand, job: &str, file: &[u8]) {
     assert!(fs::read(lab.file("a", &answer.install_path.unwrap())).unwrap() == file);
 }
 
+/// The second request asked for the rest of the same file, and not for much of what had come.
+fn goes_on(origin: &Origin) {
+    let requests = origin.requests();
+    let rest =
+        requests[1].split("range: bytes=").nth(1).and_then(|r| r.split('-').next()?.parse::<usize>().ok());
+    assert!(rest.is_some_and(|from| (FIRST - (4 << 20)..=FIRST).contains(&from)), "{requests:?}");
+    assert!(requests[1].contains("if-range: \"v1\""), "{requests:?}");
+}
+
+#[test]
+fn another_file_is_not_gone_on_with() {
+    in_lab(async |mut lab| {
+        lab.ready().await;
+        let other = read(&disk(lab.folder.path(), "qcow2", 5));
+        let changed = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nETag: \"v2\"\r\n\r\n", other.len());
+        let changed = Act::Raw([changed.as_bytes(), &other].concat());
+        let (command, job, ..) = half_way(&lab, lab.nfs("a", StoreRole::Image), 705, |_| changed).await;
+        lab.restart_serve();
+        whole(&lab, &command, &job, &other).await;
+    });
+}
+
 #[test]
 fn serve_dies() {
     in_lab(async |mut lab| {
         lab.ready().await;
         let store = lab.nfs("a", StoreRole::Image);
-        let (command, job, file) = half_way(&lab, store, 701, |file| Act::Serve(Arc::clone(file))).await;
+        let (command, job, file, origin) =
+            half_way(&lab, store, 701, |file| Act::Serve(Arc::clone(file))).await;
         lab.restart_serve();
         whole(&lab, &command, &job, &file).await;
+        goes_on(&origin);
     });
 }
 
@@ -64,9 +88,11 @@ fn core_dies() {
     in_lab(async |mut lab| {
         lab.ready().await;
         let store = lab.nfs("a", StoreRole::Image);
-        let (command, job, file) = half_way(&lab, store, 702, |file| Act::Serve(Arc::clone(file))).await;
+        let (command, job, file, origin) =
+            half_way(&lab, store, 702, |file| Act::Serve(Arc::clone(file))).await;
         lab.restart_core().await;
         whole(&lab, &command, &job, &file).await;
+        goes_on(&origin);
         // The result outlives another restart.
         lab.restart_core().await;
         whole(&lab, &command, &job, &file).await;
@@ -78,7 +104,7 @@ fn both_die_and_the_source_has_gone() {
     in_lab(async |mut lab| {
         lab.ready().await;
         let gone = |_: &_| Act::Raw(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec());
-        let (command, job, _) = half_way(&lab, lab.nfs("a", StoreRole::Image), 703, gone).await;
+        let (command, job, ..) = half_way(&lab, lab.nfs("a", StoreRole::Image), 703, gone).await;
         lab.restart_serve();
         lab.restart_core().await;
         let answer = lab.ended(&command, &job).await;
@@ -92,7 +118,8 @@ fn both_die_and_the_source_has_gone() {
 fn serve_dies_with_parts_in_an_object_store() {
     in_lab_with_s3(async |mut lab| {
         lab.ready().await;
-        let (command, job, file) = half_way(&lab, lab.s3(), 704, |file| Act::Serve(Arc::clone(file))).await;
+        let (command, job, file, _) =
+            half_way(&lab, lab.s3(), 704, |file| Act::Serve(Arc::clone(file))).await;
         lab.restart_serve();
         let answer = lab.ended(&command, &job).await;
         assert_eq!(answer.download_status, DownloadStatus::Downloaded, "{answer:?}");

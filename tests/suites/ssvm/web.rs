@@ -10,11 +10,15 @@ use common::command::{
         UploadStatus,
     },
 };
-use tests::lab::wait_tcp;
+use tests::{
+    lab::wait_tcp,
+    zone::browser::{driver, open_with},
+};
 
 use super::{
     browser::{Upload, VM, get},
     lab::{LIMIT, Lab, WEB, disk, in_lab, tool},
+    origin::{Act, Origin},
 };
 
 /// Name of the first export's mount folder.
@@ -271,6 +275,33 @@ fn uploads_that_are_refused() {
         let note = get(&lab, &["-X", "POST", "-d", "x"], &Upload::new(826, "QCOW2").url());
         assert_eq!(note.status, 400);
         assert!(!lab.serve.output().contains(super::browser::KEY));
+    });
+}
+
+#[test]
+fn a_browser_uploads_from_the_page_of_another_site() {
+    in_lab(async |lab| {
+        ready(&lab).await;
+        let page =
+            "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 17\r\n\r\n<title>ui</title>";
+        let origin = Origin::start(vec![Act::Raw(page.into())]).await;
+        let _driver = driver().unwrap();
+        let client = open_with(&lab.folder.path().join("profile"), true).await.unwrap();
+        client.goto(&origin.url).await.unwrap();
+        let upload = Upload::new(841, "RAW");
+        let headers: serde_json::Map<_, _> =
+            upload.headers().into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+        // Headers of one's own make the browser ask first whether it may.
+        let script = "const [url, headers, done] = arguments; const form = new FormData(); \
+            form.append('files[]', new Blob([new Uint8Array(4 << 20).fill(7)]), 'disk.raw'); \
+            fetch(url, { method: 'POST', headers, body: form }) \
+                .then(async (r) => done([r.status, await r.text()])).catch((e) => done([0, String(e)]))";
+        let words = vec![upload.url().into(), headers.into()];
+        let answer = client.execute_async(script, words).await.unwrap();
+        assert_eq!(answer, serde_json::json!([200, "upload successful."]), "{}", lab.serve.output());
+        client.close().await.unwrap();
+        let path = upload.status(&lab).await.install_path.unwrap();
+        assert!(fs::read(lab.file("a", &path)).unwrap() == vec![7; 4 << 20]);
     });
 }
 

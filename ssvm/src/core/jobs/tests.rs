@@ -17,6 +17,21 @@ fn command(url: &str) -> DownloadCommand {
 }
 
 #[test]
+fn what_is_kept_is_good_for_one_attempt_and_one_life_of_the_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = Paths::below(folder.path());
+    let id = Jobs::load(&paths).enter(command("http://h/a"), Stand::Open).unwrap().0.record().id;
+    let origin = Origin { tag: "\"v1\"".into(), size: 9 };
+    let again = || Jobs::load(&paths).get(&id).unwrap();
+    assert_eq!(again().take_kept(), None);
+    again().keep(Some(Kept { origin: origin.clone(), boot: boot() }));
+    assert_eq!(again().take_kept(), Some(origin.clone()));
+    assert_eq!(again().take_kept(), None, "the next attempt says anew");
+    again().keep(Some(Kept { origin, boot: "another life".into() }));
+    assert_eq!(again().take_kept(), None);
+}
+
+#[test]
 fn a_repeated_command_joins_and_a_restart_keeps_everything() {
     let folder = tempfile::tempdir().unwrap();
     let paths = Paths::below(folder.path());
@@ -50,13 +65,26 @@ fn answers_tell_the_stand() {
         received: 420,
         total: Some(1000),
         installing: false,
+        origin: None,
     });
     let answer = job.answer(None);
     assert_eq!((answer.download_status, answer.download_pct), (DownloadStatus::DownloadInProgress, 42));
     assert_eq!(answer.install_path.as_deref(), Some("template/tmpl/2/201"));
-    job.progress.send_replace(Progress { running: true, received: 500, total: None, installing: false });
+    job.progress.send_replace(Progress {
+        running: true,
+        received: 500,
+        total: None,
+        installing: false,
+        origin: None,
+    });
     assert_eq!(job.answer(None).download_pct, 50);
-    job.progress.send_replace(Progress { running: true, received: 1, total: None, installing: true });
+    job.progress.send_replace(Progress {
+        running: true,
+        received: 1,
+        total: None,
+        installing: true,
+        origin: None,
+    });
     assert_eq!(job.answer(None).download_pct, 100);
     job.end(Stand::Installed(Stored {
         path: StorePath::parse("template/tmpl/2/201/x.qcow2").unwrap(),

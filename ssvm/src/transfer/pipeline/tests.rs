@@ -38,7 +38,7 @@ fn plan(format: Option<ImageFormat>) -> Plan {
     Plan { checksum: None, decompress: true, format, strict: true, limit: 64 << 20 }
 }
 
-const EXPECTED: Expected = Expected { size: None, limit: 64 << 20 };
+const EXPECTED: Expected = Expected { size: None, limit: 64 << 20, kept: 0 };
 
 fn path() -> StorePath {
     StorePath::parse("template/tmpl/2/201/x.raw").unwrap()
