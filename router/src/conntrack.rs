@@ -1,7 +1,12 @@
 //! Ends connections whose translation has gone, and no others: reads the kernel's table of connections by
 //! netlink (`NFNL_SUBSYS_CTNETLINK`), deletes those that match.
 
-use std::{collections::BTreeSet, io, net::Ipv4Addr, os::fd::AsRawFd as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::Ipv4Addr,
+    os::fd::AsRawFd as _,
+};
 
 use nix::sys::{
     socket::{
@@ -11,7 +16,10 @@ use nix::sys::{
     time::{TimeVal, TimeValLike as _},
 };
 
-use crate::nat::Lost;
+use crate::{
+    nat::Lost,
+    types::{Ports, Transport},
+};
 
 const LIST: u16 = 0x0101;
 const DELETE: u16 = 0x0102;
@@ -44,7 +52,7 @@ pub fn end(lost: &[Lost]) -> io::Result<usize> {
     let limit = TimeVal::seconds(LIMIT);
     setsockopt(&socket, ReceiveTimeout, &limit)?;
     setsockopt(&socket, SendTimeout, &limit)?;
-    let lost = lost.iter().copied().collect();
+    let lost = Index::new(lost);
     let fd = socket.as_raw_fd();
     send(fd, &request(LIST, REQUEST | DUMP, &[]), MsgFlags::empty())?;
     let mut found = Vec::new();
@@ -144,22 +152,49 @@ fn tuple(bytes: &[u8]) -> Tuple {
     tuple
 }
 
+/// Lost translations, to be looked up once for each connection there is.
+#[derive(Debug, Default)]
+struct Index {
+    addresses: BTreeSet<Ipv4Addr>,
+    datagrams: BTreeMap<Ipv4Addr, Vec<Ports>>,
+}
+
+impl Index {
+    fn new(lost: &[Lost]) -> Self {
+        let mut index = Self::default();
+        for one in lost {
+            match one {
+                Lost::Address(address) => drop(index.addresses.insert(*address)),
+                Lost::Datagrams(address, ports) => index.datagrams.entry(*address).or_default().push(*ports),
+            }
+        }
+        index
+    }
+
+    fn has(&self, address: Option<Ipv4Addr>) -> bool {
+        address.is_some_and(|address| self.addresses.contains(&address))
+    }
+
+    fn has_datagrams(&self, to: &Tuple) -> bool {
+        let ports = to.destination.and_then(|address| self.datagrams.get(&address));
+        to.protocol == Transport::Udp.number()
+            && ports.is_some_and(|all| all.iter().any(|ports| ports.contains(to.port)))
+    }
+}
+
 /// The tuple, as the kernel wrote it, of a connection that used a lost translation.
-fn matching(bytes: &[u8], lost: &BTreeSet<Lost>) -> Option<Vec<u8>> {
+fn matching(bytes: &[u8], lost: &Index) -> Option<Vec<u8>> {
     let mut whole = None;
     let mut hit = false;
     for (kind, body, all) in attributes(bytes) {
-        let is_lost = |a: Option<Ipv4Addr>| a.is_some_and(|a| lost.contains(&Lost::Address(a)));
         match kind {
             TUPLE_ORIGINAL => {
                 let tuple = tuple(body);
-                let datagram = tuple.protocol == crate::types::Transport::Udp.number();
-                let port = |a| datagram && lost.contains(&Lost::Datagrams(a, tuple.port));
-                hit |= is_lost(tuple.destination) || tuple.destination.is_some_and(port);
+                hit |= lost.has(tuple.destination) || lost.has_datagrams(&tuple);
                 whole = Some(all.to_vec());
             }
             // Where an outgoing connection carries the address, answers come back to it.
-            TUPLE_REPLY => hit |= is_lost(tuple(body).destination),
+            TUPLE_REPLY => hit |= lost.has(tuple(body).destination),
             _ => {}
         }
     }
@@ -197,19 +232,19 @@ mod tests {
         let outbound =
             [side(TUPLE_ORIGINAL, guest, outside, 6, 443), side(TUPLE_REPLY, outside, public, 6, 40000)]
                 .concat();
-        let hit = |bytes: &[u8], lost: Lost| matching(bytes, &BTreeSet::from([lost]));
+        let hit = |bytes: &[u8], lost: Lost| matching(bytes, &Index::new(&[lost]));
         let first = side(TUPLE_ORIGINAL, outside, public, 17, 5000);
-        assert_eq!(hit(&inbound, Lost::Datagrams(public.into(), 5000)), Some(first));
-        assert_eq!(hit(&inbound, Lost::Datagrams(public.into(), 5001)), None);
+        assert_eq!(hit(&inbound, Lost::Datagrams(public.into(), "4990:5000".parse().unwrap())), Some(first));
+        assert_eq!(hit(&inbound, Lost::Datagrams(public.into(), "5001".parse().unwrap())), None);
         assert!(hit(&inbound, Lost::Address(public.into())).is_some());
         assert!(hit(&outbound, Lost::Address(public.into())).is_some());
         assert_eq!(hit(&outbound, Lost::Address(guest.into())), None);
-        assert_eq!(hit(&outbound, Lost::Datagrams(public.into(), 443)), None);
+        assert_eq!(hit(&outbound, Lost::Datagrams(public.into(), "443".parse().unwrap())), None);
     }
 
     #[test]
     fn garbled_bytes_are_no_match() {
-        let lost = BTreeSet::from([Lost::Address(Ipv4Addr::LOCALHOST)]);
+        let lost = Index::new(&[Lost::Address(Ipv4Addr::LOCALHOST)]);
         for bytes in [&[][..], &[1], &[0, 0, 0, 0], &[255, 255, 1, 0, 9], &[3, 0, 1, 0]] {
             assert_eq!(matching(bytes, &lost), None);
             assert_eq!(messages(bytes).count(), 0);

@@ -105,3 +105,80 @@ pub fn dns(view: &View<'_>) -> Dns {
         hosts: hosts.map(|host| DnsHost { name: host.name.clone(), address: host.address }).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{
+        Setup,
+        tests::{SHARED, VPC, after_at, devices_to, setup, setup_of, tier},
+    };
+
+    fn with<T>(setup: &Setup, documents: &[&str], ask: impl FnOnce(&View<'_>, &Devices) -> T) -> T {
+        let (state, devices) = (after_at(setup, documents), devices_to(4));
+        ask(&View::new(setup, &state, &devices), &devices)
+    }
+
+    fn host(n: u8, ip: &str) -> String {
+        format!(
+            r#"{{"host_name":"vm{n}","mac_address":"02:00:00:00:01:0{n}","ipv4_address":"{ip}","remove":false,
+            "type":"dhcpentry"}}"#
+        )
+    }
+
+    #[test]
+    fn each_tier_has_its_own_sockets_resolvers_and_domain() {
+        let documents = [
+            tier(1, 2, true),
+            tier(2, 3, true),
+            tier(3, 9, true),
+            host(1, "10.9.1.10"),
+            host(2, "10.9.3.10"),
+        ];
+        let documents: Vec<&str> = documents.iter().map(String::as_str).collect();
+        let setup = setup_of(VPC);
+        let (listeners, dhcp, dns) =
+            with(&setup, &documents, |view, devices| (listeners(view), dhcp(view, devices), dns(view)));
+        assert_eq!(listeners.len(), 2 * Service::ALL.len(), "the third tier has no NIC yet");
+        let subnet = &dhcp.subnets[0];
+        let resolvers: Vec<String> = subnet.resolvers.iter().map(ToString::to_string).collect();
+        assert_eq!(resolvers, ["10.9.1.1", "192.0.2.53", "192.0.2.54"], "the router first");
+        assert_eq!((subnet.domain.as_str(), subnet.mtu, &subnet.boot_file), ("tier1.example", 1500, &None));
+        assert_eq!(dhcp.hosts.len(), 1);
+        assert_eq!(dns.domains, ["vpc1.example", "tier1.example", "tier2.example"]);
+        assert_eq!((dns.subnets.len(), dns.hosts.len()), (2, 1));
+
+        let alone = setup_of(&format!("{VPC} userouteripresolver=true"));
+        let dhcp = with(&alone, &documents, super::dhcp);
+        assert_eq!(dhcp.subnets[1].resolvers, [std::net::Ipv4Addr::new(10, 9, 2, 1)]);
+        let outside = setup_of(&format!("{VPC} useextdns=true"));
+        let (dhcp, dns) =
+            with(&outside, &documents, |view, devices| (super::dhcp(view, devices), super::dns(view)));
+        assert_eq!(dhcp.subnets[0].resolvers.len(), 2, "without the router");
+        assert!(!dns.subnets.is_empty(), "which answers all the same");
+    }
+
+    #[test]
+    fn an_alias_is_a_subnet_of_its_own() {
+        let alias = r#"{"aliases":[{"revoke":false,"ip_address":"10.30.1.2","netmask":"255.255.255.0"}],"type":"ipaliases"}"#;
+        let documents = [alias, &host(1, "10.30.0.20"), &host(2, "10.30.1.20"), &host(3, "10.30.2.20")];
+        let (listeners, dhcp) =
+            with(&setup_of(SHARED), &documents, |view, devices| (listeners(view), dhcp(view, devices)));
+        assert_eq!(listeners.len(), Service::ALL.len() + 4, "DHCP has one pair of sockets for the NIC");
+        let routers: Vec<_> = dhcp.subnets.iter().map(|s| (s.router.to_string(), s.resolvers[0])).collect();
+        assert_eq!(routers[1], ("10.30.1.2".to_owned(), [10, 30, 1, 2].into()));
+        assert_eq!(dhcp.hosts.len(), 2);
+    }
+
+    #[test]
+    fn a_balancer_serves_no_guests_and_an_isolated_network_its_one() {
+        let balancer = setup_of(&SHARED.replace("dhcpsrvr", "ilbvm"));
+        let (none, dns) = with(&balancer, &[], |view, devices| {
+            assert_eq!(dhcp(view, devices), Dhcp::default());
+            (listeners(view), dns(view))
+        });
+        assert!(none.is_empty() && dns == Dns::default());
+        let dhcp = with(&setup(), &[], dhcp);
+        assert_eq!(dhcp.subnets[0].boot_file.as_deref(), Some("pxelinux.0"));
+    }
+}

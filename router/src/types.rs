@@ -67,6 +67,11 @@ impl Ports {
         (self.first == self.last).then_some(self.first)
     }
 
+    /// Whether a port is among them.
+    pub const fn contains(self, port: u16) -> bool {
+        self.first <= port && port <= self.last
+    }
+
     /// How many, less one.
     pub const fn width(self) -> u16 {
         self.last - self.first

@@ -110,7 +110,7 @@ impl<'a> View<'a> {
         let guests = guests(setup, state, devices);
         let mut by_nic: BTreeMap<u32, (&Device, Addresses<'_>)> = BTreeMap::new();
         for (address, details) in &state.addresses {
-            let Some((number, device)) = outer(details, devices) else { continue };
+            let Some((number, device)) = outer(setup, details, devices) else { continue };
             if number != setup.control.index && !guests.contains_key(&number) {
                 by_nic.entry(number).or_insert((device, Vec::new())).1.push((*address, details));
             }
@@ -186,10 +186,12 @@ fn guests<'a>(setup: &'a Setup, state: &'a State, devices: &Devices) -> BTreeMap
     boot.chain(tiers).map(|nic| (nic.number, nic)).collect()
 }
 
-/// The NIC of an address: by its MAC, else by its number.
-fn outer<'d>(address: &Address, devices: &'d Devices) -> Option<(u32, &'d Device)> {
+/// The NIC of an address: by its MAC, else by its number. In a VPC, where NICs come and go, a number may be
+/// that of another NIC by now: it counts only where no MAC is known.
+fn outer<'d>(setup: &Setup, address: &Address, devices: &'d Devices) -> Option<(u32, &'d Device)> {
     let by_mac = address.mac.and_then(|mac| devices.by_mac(mac));
-    let device = by_mac.or_else(|| devices.get(&format!("eth{}", address.index?)))?;
+    let index = address.index.filter(|_| setup.kind != Kind::Vpc || address.mac.is_none());
+    let device = by_mac.or_else(|| devices.get(&format!("eth{}", index?)))?;
     device.number().filter(|n| *n <= NICS).map(|n| (n, device))
 }
 

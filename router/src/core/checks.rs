@@ -47,7 +47,7 @@ pub(super) async fn report(paths: &Paths, engine: &Mutex<Engine>) -> String {
     let monitor = engine.network().state().monitor.clone();
     let serving = *engine.handover().connected().borrow();
     let failures = engine.handover().failures();
-    let control = engine.network().setup().control.address;
+    let reached_at = engine.network().setup().ssh_address();
     let state = Arc::new(engine.network().state().clone());
     drop(engine);
 
@@ -65,7 +65,7 @@ pub(super) async fn report(paths: &Paths, engine: &Mutex<Engine>) -> String {
     };
     basic.service("dhcp.service", service(Service::Dhcp));
     basic.service("webserver.service", service(Service::Metadata));
-    basic.service("ssh.service", ssh((control, 3922).into()).await);
+    basic.service("ssh.service", ssh((reached_at, 3922).into()).await);
     let mut advanced = Results::new(&monitor);
     if monitor.enabled {
         let threshold = thresholds(&monitor);

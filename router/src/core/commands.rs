@@ -13,6 +13,7 @@ use common::{
     paths::Paths,
     shim::wire::{Reply, Request},
 };
+use serde_json::Value;
 use tokio::{sync::Mutex, time::timeout};
 
 use super::{
@@ -21,6 +22,7 @@ use super::{
     checks, diagnose,
     engine::Engine,
     inbox::{Found, Inbox},
+    legacy,
 };
 use crate::{document::Document, link::netlink::Netlink, nft::run};
 
@@ -81,7 +83,10 @@ impl Commands {
                 Ok(text) => Reply::ok(text),
                 Err(error) => Reply::fail(1, error),
             },
-            _ => Reply::fail(127, format_args!("{command}: not served by this router")),
+            _ => match legacy::documents(command, arguments) {
+                Some(documents) => self.stand_in(documents).await,
+                None => Reply::fail(127, format_args!("{command}: not served by this router")),
+            },
         }
     }
 
@@ -117,6 +122,22 @@ impl Commands {
                 tracing::warn!(name, reason, "a document was refused");
                 Reply::fail(1, format_args!("{name}: {reason}"))
             }
+        }
+    }
+
+    /// What a script stands for.
+    async fn stand_in(&self, documents: Result<Vec<Value>, String>) -> Reply {
+        let read = documents.and_then(|all| {
+            let read = |value: Value| Document::read(value.to_string().as_bytes()).map_err(|e| e.to_string());
+            all.into_iter().map(read).collect::<Result<Vec<Document>, String>>()
+        });
+        let outcomes = match read {
+            Ok(documents) => self.engine.lock().await.merge(documents).await,
+            Err(reason) => return Reply::fail(1, reason),
+        };
+        match outcomes.into_iter().find_map(Result::err) {
+            Some(reason) => Reply::fail(1, reason),
+            None => Reply::ok(""),
         }
     }
 

@@ -9,6 +9,7 @@ mod commands;
 mod diagnose;
 mod engine;
 mod inbox;
+mod legacy;
 mod zip;
 
 use std::{io, sync::Arc, time::Duration};

@@ -1,12 +1,17 @@
 //! Translations of addresses: static NAT, port forwards, source NAT, and the way back for guests that
 //! reach each other by a public address.
 
+use std::collections::HashSet;
+
 use crate::{
-    nft::{Action, Base, Field, Hook, Match, Part, Table, Value, ValueKind},
+    nft::{Action, Base, Field, Hook, Match, Part, Rule, Table, Value, ValueKind},
     state::{Forward, ForwardKey},
-    types::Transport,
+    types::{Ports, Transport},
     view::View,
 };
+
+/// What the names of chains with the port forwards of one address begin with.
+const RULES: &str = "forward_";
 
 /// Key of a port forward.
 const KEY: [Field; 3] = [Field::Destination, Field::Protocol, Field::Port];
@@ -70,7 +75,7 @@ fn place(table: &mut Table, key: &ForwardKey, forward: &Forward) {
         }
         return;
     }
-    let name = format!("forward_{}", key.address);
+    let name = format!("{RULES}{}", key.address);
     let mut matches = Vec::new();
     if !forward.sources.is_any() {
         matches.push(Match::From(forward.sources.as_slice().to_vec()));
@@ -126,8 +131,8 @@ fn to_outside(view: &View<'_>, table: &mut Table) {
 pub enum Lost {
     /// Everything to and from a public address: it may belong to someone else tomorrow.
     Address(std::net::Ipv4Addr),
-    /// Datagrams to a port of a public address: they know no end, so that they would go on to the former guest.
-    Datagrams(std::net::Ipv4Addr, u16),
+    /// Datagrams to ports of a public address: they know no end, so that they would go on to the former guest.
+    Datagrams(std::net::Ipv4Addr, Ports),
 }
 
 /// What was translated before and is no longer, or is otherwise.
@@ -148,8 +153,21 @@ pub fn lost(before: &Table, after: &Table) -> Vec<Lost> {
         }
     }
     for key in gone("forward_address").chain(gone("forward_port")) {
-        if let [Part::Address(address), Part::Transport(Transport::Udp), Part::Port(port)] = key {
-            lost.push(Lost::Datagrams(*address, *port));
+        if let [Part::Address(address), Part::Transport(Transport::Udp), Part::Port(port)] = key
+            && let Ok(ports) = Ports::new(*port, *port)
+        {
+            lost.push(Lost::Datagrams(*address, ports));
+        }
+    }
+    for (name, chain) in &before.chains {
+        let Some(address) = name.strip_prefix(RULES).and_then(|a| a.parse().ok()) else { continue };
+        let now: HashSet<&Rule> = after.chains.get(name).into_iter().flat_map(|c| &c.rules).collect();
+        for gone in chain.rules.iter().filter(|rule| !now.contains(rule)) {
+            let ports = gone.matches.iter().filter_map(|m| match m {
+                Match::Ports(Transport::Udp, ports) => Some(Lost::Datagrams(address, *ports)),
+                _ => None,
+            });
+            lost.extend(ports);
         }
     }
     lost.sort_unstable();

@@ -80,7 +80,14 @@ fn only_lost_translations_end_connections() {
     assert_eq!(lost(&table(&[]), &full), [], "what is new ends nothing");
     let changed = table(&[&q, &udp, &static_nat("203.0.113.11", "10.1.1.31", false)]);
     assert_eq!(lost(&full, &changed), [Lost::Address(Q)]);
-    assert_eq!(lost(&full, &table(&[&q])), [Lost::Address(Q), Lost::Datagrams(P, 53)]);
+    assert_eq!(lost(&full, &table(&[&q])), [Lost::Address(Q), Lost::Datagrams(P, "53".parse().unwrap())]);
+    let range = |to: &str| {
+        let text = forward("203.0.113.10", "5000:5100", to, "5000:5100", "", false).replace("tcp", "udp");
+        table(&[&text])
+    };
+    let ports = "5000:5100".parse().unwrap();
+    assert_eq!(lost(&range("10.1.1.20"), &range("10.1.1.21")), [Lost::Datagrams(P, ports)]);
+    assert_eq!(lost(&range("10.1.1.20"), &range("10.1.1.20")), []);
     let tcp = table(&[&forward("203.0.113.10", "22:22", "10.1.1.20", "22:22", "", false)]);
     assert_eq!(lost(&tcp, &table(&[])), [], "connections that know their end keep it");
 }

@@ -11,6 +11,8 @@ mod vpc;
 
 #[cfg(test)]
 pub(crate) mod tests;
+#[cfg(test)]
+mod vpc_tests;
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 

@@ -207,6 +207,11 @@ impl Setup {
         self.guest.iter().chain(std::iter::once(&self.control))
     }
 
+    /// Where SSH is answered.
+    pub fn ssh_address(&self) -> Ipv4Addr {
+        self.inner().find(|nic| nic.index == self.ssh).map_or(self.control.address, |nic| nic.address)
+    }
+
     /// The state of a router that no document has reached yet.
     pub fn first_state(&self) -> State {
         let public = self.public.iter().map(|nic| {

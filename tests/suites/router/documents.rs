@@ -79,14 +79,14 @@ pub(crate) fn private(ip: &str, nic: u8, source_nat: bool, add: bool) -> String 
 /// A tier 10.9.N.0/24 whose NIC is `eth<nic>`.
 pub(crate) fn tier(n: u8, nic: u8, add: bool) -> String {
     format!(
-        r#"{{"add":{add},"mac_address":"02:00:00:00:00:0{nic}","device":"eth{nic}","router_guest_ip":"10.9.{n}.1","router_guest_netmask":"255.255.255.0","router_guest_gateway":"10.9.{n}.1","cidr":"24","dns":"192.0.2.53","domain_name":"tier{n}.example","is_vr_guest_gateway":true,"network_id":20{n},"mtu":1450,"type":"guestnetwork","delete_from_processed_cache":false}}"#
+        r#"{{"add":{add},"mac_address":"02:00:00:00:00:{nic:02}","device":"eth{nic}","router_guest_ip":"10.9.{n}.1","router_guest_netmask":"255.255.255.0","router_guest_gateway":"10.9.{n}.1","cidr":"24","dns":"192.0.2.53","domain_name":"tier{n}.example","is_vr_guest_gateway":true,"network_id":20{n},"mtu":1450,"type":"guestnetwork","delete_from_processed_cache":false}}"#
     )
 }
 
 /// The rules of a NIC, each as [`rule`] writes it.
 pub(crate) fn acl(nic: u8, ingress: &[String], egress: &[String]) -> String {
     format!(
-        r#"{{"device":"eth{nic}","mac_address":"02:00:00:00:00:0{nic}","private_gateway_acl":false,"nic_ip":"10.9.1.1","nic_netmask":"24","ingress_rules":[{}],"egress_rules":[{}],"type":"networkacl","delete_from_processed_cache":false}}"#,
+        r#"{{"device":"eth{nic}","mac_address":"02:00:00:00:00:{nic:02}","private_gateway_acl":false,"nic_ip":"10.9.1.1","nic_netmask":"24","ingress_rules":[{}],"egress_rules":[{}],"type":"networkacl","delete_from_processed_cache":false}}"#,
         ingress.join(","),
         egress.join(",")
     )

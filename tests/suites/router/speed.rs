@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    documents::{forward, forward_item, ingress},
+    documents::{acl, forward, forward_item, ingress, rule, tier},
     lab::Lab,
 };
 
@@ -57,6 +57,38 @@ fn one_change_among_a_thousand_is_quick() {
         assert!(each < LIMIT, "{name}: {each:?}");
     }
     assert!(lab.run(&["status"]).stdout.contains("port forwards: 1000"));
+}
+
+#[test]
+fn one_change_of_a_list_costs_that_list() {
+    let lab = Lab::vpc();
+    let rules = |tier: u8, count: u16| -> Vec<String> {
+        (0..count)
+            .map(|n| rule("tcp", Some((n + 1, n + 1)), &format!("198.51.{tier}.{}/32", n % 200), true))
+            .collect()
+    };
+    for tier_number in 0..10 {
+        let nic = 10 + tier_number;
+        let mac = format!("02:00:00:00:00:{nic}");
+        lab.router.ip(&["link", "add", &format!("eth{nic}"), "address", &mac, "type", "bridge"]);
+        lab.apply("guest_network", &tier(tier_number, nic, true));
+        lab.apply("network_acl", &acl(nic, &rules(tier_number, 100), &[]));
+    }
+    let nic = 12;
+    let before = processor(&lab);
+    let mut times: Vec<Duration> = (0..CHANGES)
+        .map(|n| {
+            let text = acl(nic, &rules(2, 101 + n), &[]);
+            time(|| lab.apply("network_acl", &text))
+        })
+        .collect();
+    let each = (processor(&lab) - before) / u32::from(CHANGES);
+    times.sort();
+    println!(
+        "a list of 100 rules changed, 1000 present: median {:?}, processor {each:?}",
+        times[times.len() / 2]
+    );
+    assert!(each < LIMIT, "{each:?}");
 }
 
 fn time(errand: impl FnOnce()) -> Duration {
