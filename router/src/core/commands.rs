@@ -73,7 +73,10 @@ impl Commands {
             "bumpup_priority.sh" => Reply::ok(""),
             // Without a partner the router is always the one that holds the gateway.
             "checkrouter.sh" => Reply::ok("Status: PRIMARY\n"),
-            "getRouterAlerts.sh" => Reply::ok("No Alerts\n"),
+            "getRouterAlerts.sh" => {
+                let moment = arguments.join(" ");
+                Reply::ok(self.engine.lock().await.alerts.since(moment.trim()))
+            }
             "getRouterMonitorResults.sh" => Reply::ok(checks::report(&self.paths, &self.engine).await),
             "filesystem_writable_check.py" => checks::writable(&self.paths),
             "diagnostics.py" => Reply::ok(diagnose::run(arguments).await),

@@ -16,6 +16,7 @@ use common::{
 
 use ipnet::Ipv4Net;
 
+use super::alerts::Alerts;
 use crate::{
     apply::{ApplyError, Network},
     document::{Document, DocumentError},
@@ -54,6 +55,8 @@ pub(super) struct Engine {
     secrets: Secrets,
     handover: handover::Core,
     last: Option<LastChange>,
+    /// What the management server is to hear of.
+    pub(super) alerts: Alerts,
     /// What serve has counted since it started.
     pub(super) counters: BTreeMap<String, u64>,
     /// Sockets that serve has been offered, with the kernel's number of the NIC.
@@ -80,9 +83,19 @@ impl Engine {
                 guests.0.insert(address, data);
             }
         }
-        let (counters, offered, told) = (BTreeMap::new(), BTreeMap::new(), (None, None));
-        let mut engine =
-            Self { folder, network, guests, secrets, handover, last: None, counters, offered, told };
+        let (alerts, counters, offered) = (Alerts::load(paths)?, BTreeMap::new(), BTreeMap::new());
+        let mut engine = Self {
+            folder,
+            network,
+            guests,
+            secrets,
+            handover,
+            last: None,
+            alerts,
+            counters,
+            offered,
+            told: (None, None),
+        };
         engine.publish_network();
         engine.publish(snapshot::PASSWORDS, &engine.secrets.waiting);
         for (address, data) in &engine.guests.0 {

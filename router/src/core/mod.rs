@@ -2,9 +2,11 @@
 //! serve supplied, and follows NICs that come and go.
 
 mod accounting;
+mod alerts;
 mod archive;
 mod bundle;
 mod checks;
+mod clock;
 mod commands;
 mod diagnose;
 mod engine;
@@ -101,6 +103,8 @@ async fn serve(paths: &Paths) -> Result<(), Error> {
     // A task of its own: it holds the engine while it waits for the kernel, and what is heard from serve
     // below waits for the engine.
     let mut following = tokio::spawn(follow(netlink, Arc::clone(&engine)));
+    let (told, heard) = (Arc::clone(&engine), engine.lock().await.handover().connected());
+    tokio::spawn(async move { alerts::follow(heard, &told).await });
     let mut end = signal(SignalKind::terminate()).map_err(io_error("cannot await signals"))?;
     loop {
         tokio::select! {

@@ -14,6 +14,9 @@ const LINE: &str = "template=domP name=r-7-VM eth2ip=203.0.113.10 eth2mask=255.2
     eth0ip=10.1.1.1 eth0mask=255.255.255.0 privateMtu=1450 domain=cs1.example cidrsize=24 dhcprange=10.1.1.1 \
     eth1ip=169.254.10.20 eth1mask=255.255.0.0 type=router disable_rp_filter=true dns1=203.0.113.1\n";
 
+const VPC: &str = "vpccidr=10.9.0.0/16 domain=vpc1.example dns1=203.0.113.1 name=r-12-VM eth0ip=169.254.10.20 \
+    eth0mask=255.255.0.0 has_public_network=true type=vpcrouter disable_rp_filter=true source_nat_ip=203.0.113.20\n";
+
 /// Writes what udhcpc was told, and takes the address.
 const SCRIPT: &str = r#"#!/bin/sh
 [ "$1" = bound ] || exit 0
@@ -33,17 +36,32 @@ struct Pair {
 
 impl Pair {
     fn start() -> Self {
-        let [router, guest, host, outside] = ["router", "guest", "host", "out"].map(Namespace::new);
-        for (nic, peer) in [("eth0", &guest), ("eth1", &host), ("eth2", &outside)] {
-            join(&router, nic, peer, "eth0");
+        let spaces = ["router", "guest", "host", "out"].map(Namespace::new);
+        let [router, guest, host, outside] = &spaces;
+        for (nic, peer) in [("eth0", guest), ("eth1", host), ("eth2", outside)] {
+            join(router, nic, peer, "eth0");
         }
         guest.ip(&["link", "set", "eth0", "address", "02:00:00:00:00:0a"]);
+        Self::boot(LINE, spaces)
+    }
+
+    /// The router of a VPC; the guest waits for its tier.
+    fn vpc() -> Self {
+        let spaces = ["router", "guest", "host", "out"].map(Namespace::new);
+        let [router, _, host, outside] = &spaces;
+        for (nic, peer) in [("eth0", host), ("eth1", outside)] {
+            join(router, nic, peer, "eth0");
+        }
+        Self::boot(VPC, spaces)
+    }
+
+    fn boot(line: &str, [router, guest, host, outside]: [Namespace; 4]) -> Self {
         let root = tempfile::tempdir().unwrap();
         fs::set_permissions(root.path(), Permissions::from_mode(0o755)).unwrap();
         let paths = Paths::below(root.path());
         fs::create_dir_all(paths.cache()).unwrap();
         fs::create_dir_all(paths.at("/etc")).unwrap();
-        fs::write(paths.cmdline(), LINE).unwrap();
+        fs::write(paths.cmdline(), line).unwrap();
         fs::write(paths.at("/etc/passwd"), "serve:x:65534:65534::/:/none\n").unwrap();
         let (core, serve) = (run(&router, root.path(), "core"), run(&router, root.path(), "serve"));
         let pair = Self { core, _serve: serve, guest, router, _others: [host, outside], paths, _root: root };
@@ -68,9 +86,17 @@ impl Pair {
         assert_eq!(self.command(&["update_config.py", name]), Some(0), "{name}: {text}");
     }
 
+    /// Joins the guest to the router by a tier's NIC.
+    fn plug(&self) {
+        join(&self.router, "eth2", &self.guest, "eth0");
+        self.router.ip(&["link", "set", "eth2", "address", "02:00:00:00:00:02"]);
+        self.guest.ip(&["link", "set", "eth0", "address", "02:00:00:00:00:0a"]);
+    }
+
     fn entry(&self, address: &str, more: &str) {
+        let gateway = format!("{}.1", address.rsplit_once('.').unwrap().0);
         let document = format!(
-            r#"{{"host_name":"web","mac_address":"02:00:00:00:00:0a","ipv4_address":"{address}","ipv6_duid":"00:03:00:01:02:00:00:00:00:0a","default_gateway":"10.1.1.1","default_entry":true{more},"type":"dhcpentry"}}"#
+            r#"{{"host_name":"web","mac_address":"02:00:00:00:00:0a","ipv4_address":"{address}","ipv6_duid":"00:03:00:01:02:00:00:00:00:0a","default_gateway":"{gateway}","default_entry":true{more},"type":"dhcpentry"}}"#
         );
         self.apply("vm_dhcp_entry.json.1", &document);
     }
@@ -137,4 +163,32 @@ fn documents_become_answers_to_the_guest() {
 
     pair.entry("10.1.1.20", r#","remove":true"#);
     assert_eq!(pair.lease(), None, "removed at once");
+}
+
+#[test]
+fn a_tier_is_served_when_its_nic_comes_and_comes_again() {
+    let pair = Pair::vpc();
+    pair.plug();
+    pair.apply(
+        "guest_network.json.1",
+        r#"{"add":true,"mac_address":"02:00:00:00:00:02","device":"eth3","router_guest_ip":"10.9.1.1","router_guest_netmask":"255.255.255.0","router_guest_gateway":"10.9.1.1","cidr":"24","dns":"192.0.2.53","domain_name":"tier1.example","is_vr_guest_gateway":true,"network_id":204,"mtu":1450,"type":"guestnetwork","delete_from_processed_cache":false}"#,
+    );
+    pair.entry("10.9.1.20", "");
+    pair.apply(
+        "vm_metadata.json.2",
+        r##"{"vm_ip_address":"10.9.1.20","vm_metadata":[["metadata","instance-id","i-8"]],"type":"vmdata"}"##,
+    );
+    let told = "10.9.1.20 10.9.1.1 10.9.1.1 192.0.2.53 tier1.example web 1450 10.9.1.1";
+    for again in [false, true] {
+        if again {
+            pair.router.ip(&["link", "del", "eth2"]);
+            pair.plug();
+        }
+        wait_until("a lease", SOON, || pair.lease().as_deref() == Some(told));
+        for name in ["web.tier1.example", "web.vpc1.example"] {
+            let answer = pair.guest.ok(&format!("dig +tries=1 +time=5 +short @10.9.1.1 {name}"));
+            assert_eq!(answer.trim(), "10.9.1.20", "{name}");
+        }
+        assert_eq!(pair.curl("http://10.9.1.1/latest/meta-data/instance-id"), "i-8");
+    }
 }

@@ -11,6 +11,9 @@ use crate::{
 /// the time on the clock is printed, and only the processor's is judged.
 const LIMIT: Duration = Duration::from_millis(20);
 
+/// The same for a change of a list of a hundred rules, which is written anew.
+const LIST: Duration = Duration::from_millis(30);
+
 /// Changes of one kind that are measured together.
 const CHANGES: u16 = 20;
 
@@ -88,7 +91,7 @@ fn one_change_of_a_list_costs_that_list() {
         "a list of 100 rules changed, 1000 present: median {:?}, processor {each:?}",
         times[times.len() / 2]
     );
-    assert!(each < LIMIT, "{each:?}");
+    assert!(each < LIST, "{each:?}");
 }
 
 fn time(errand: impl FnOnce()) -> Duration {
