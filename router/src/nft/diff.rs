@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{
     render::{Command, Renderer},
-    table::{Map, Table},
+    table::{Map, Table, differ_values},
 };
 
 /// Seals that may pile up before they are taken away.
@@ -85,10 +85,12 @@ fn fill(render: &mut Renderer, old: &Table, new: &Table) {
     for (name, map) in &new.maps {
         let nothing = BTreeMap::new();
         let before = old.maps.get(name).map_or(&nothing, |m: &Map| &m.elements);
-        let gone = before.iter().filter(|(key, value)| map.elements.get(*key) != Some(value));
-        render.delete_elements(name, map, gone);
-        let fresh = map.elements.iter().filter(|(key, value)| before.get(*key) != Some(value));
-        render.add_elements(name, map, fresh);
+        let (mut gone, mut fresh) = (Vec::new(), Vec::new());
+        differ_values(before, &map.elements, |key, value, new| {
+            if new { fresh.push((key, value)) } else { gone.push((key, value)) }
+        });
+        render.delete_elements(name, map, gone.into_iter());
+        render.add_elements(name, map, fresh.into_iter());
     }
 }
 

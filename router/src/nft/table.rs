@@ -1,6 +1,7 @@
 //! The packet filter's table as plain values: what a plan fills and tests look at.
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     hash::{Hash, Hasher},
     net::Ipv4Addr,
@@ -97,15 +98,31 @@ fn differ<K: Ord>(old: &BTreeSet<K>, new: &BTreeSet<K>, mut tell: impl FnMut(&K,
     new.difference(old).for_each(|key| tell(key, true));
 }
 
-/// The same of keys with values: a value that has changed has gone and is new.
-fn differ_values<K: Ord, V: PartialEq>(
-    old: &BTreeMap<K, V>,
-    new: &BTreeMap<K, V>,
-    mut tell: impl FnMut(&K, &V, bool),
+/// The same of keys with values, in the order of the keys: a value that has changed has gone and is new. Both
+/// are walked side by side, which costs far less than to look each key up.
+pub(super) fn differ_values<'a, K: Ord, V: PartialEq>(
+    old: &'a BTreeMap<K, V>,
+    new: &'a BTreeMap<K, V>,
+    mut tell: impl FnMut(&'a K, &'a V, bool),
 ) {
-    let missing = |from: &BTreeMap<K, V>, key: &K, value: &V| from.get(key) != Some(value);
-    old.iter().filter(|(k, v)| missing(new, k, v)).for_each(|(k, v)| tell(k, v, false));
-    new.iter().filter(|(k, v)| missing(old, k, v)).for_each(|(k, v)| tell(k, v, true));
+    let (mut before, mut after) = (old.iter().peekable(), new.iter().peekable());
+    loop {
+        let order = match (before.peek(), after.peek()) {
+            (Some((old, _)), Some((new, _))) => old.cmp(new),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => return,
+        };
+        let gone = if order.is_le() { before.next() } else { None };
+        let fresh = if order.is_ge() { after.next() } else { None };
+        if let (Some((_, old)), Some((_, new))) = (gone, fresh)
+            && old == new
+        {
+            continue;
+        }
+        gone.into_iter().for_each(|(key, value)| tell(key, value, false));
+        fresh.into_iter().for_each(|(key, value)| tell(key, value, true));
+    }
 }
 
 struct Sha(Sha256);
