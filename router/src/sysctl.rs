@@ -5,7 +5,7 @@ use std::{fs, io};
 use crate::{state::Setup, view::View};
 
 /// Settings that do not depend on the boot arguments.
-const FIXED: [(&str, &str); 23] = [
+const FIXED: [(&str, &str); 22] = [
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/all/accept_source_route", "0"),
     ("ipv4/conf/default/accept_source_route", "0"),
@@ -28,18 +28,34 @@ const FIXED: [(&str, &str); 23] = [
     ("ipv4/tcp_timestamps", "0"),
     ("ipv4/tcp_tw_reuse", "1"),
     ("core/somaxconn", "65535"),
-    ("netfilter/nf_conntrack_max", "1000000"),
     // Nothing is served over IPv6 yet.
     ("ipv6/conf/all/disable_ipv6", "1"),
     ("ipv6/conf/default/disable_ipv6", "1"),
 ];
 
-/// The settings of a router, NICs left out.
-pub fn plan(setup: &Setup) -> Vec<(String, String)> {
+/// Bytes that the kernel keeps for one connection, its place in the table included.
+const CONNECTION: u64 = 384;
+
+/// How many connections there may be: a quarter of the memory (bytes), from 16 thousand to a million.
+fn connections(memory: u64) -> u64 {
+    (memory / 4 / CONNECTION).clamp(16_384, 1_000_000)
+}
+
+/// Bytes of memory of this machine; 0 where that cannot be read.
+pub fn memory() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kilobytes = line.and_then(|line| line.split_ascii_whitespace().next()?.parse::<u64>().ok());
+    kilobytes.unwrap_or_default() * 1024
+}
+
+/// The settings of a router with so much memory (bytes), NICs left out.
+pub fn plan(setup: &Setup, memory: u64) -> Vec<(String, String)> {
     let mut settings: Vec<(String, String)> =
         FIXED.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     let mut set = |key: &str, value: &str| settings.push((key.to_owned(), value.to_owned()));
     set("ipv4/ip_forward", if setup.kind.forwards() { "1" } else { "0" });
+    set("netfilter/nf_conntrack_max", &connections(memory).to_string());
     set("ipv4/conf/default/rp_filter", if setup.strict_reverse_path { "1" } else { "0" });
     settings
 }
@@ -89,7 +105,8 @@ mod tests {
     fn guests_are_checked_strictly_and_public_nics_as_asked() {
         let of = |setup: &Setup, key: &str| {
             let (state, devices) = (setup.first_state(), devices());
-            let settings = plan(setup).into_iter().chain(nics(&View::new(setup, &state, &devices)));
+            let settings =
+                plan(setup, 256 << 20).into_iter().chain(nics(&View::new(setup, &state, &devices)));
             settings.into_iter().find(|(k, _)| k == key).unwrap().1
         };
         let mut setup = setup();
@@ -98,6 +115,8 @@ mod tests {
         setup.strict_reverse_path = true;
         assert_eq!(of(&setup, "ipv4/conf/eth2/rp_filter"), "1");
         assert_eq!(of(&setup, "ipv4/ip_forward"), "1");
+        assert_eq!(of(&setup, "netfilter/nf_conntrack_max"), "174762");
+        assert_eq!((connections(0), connections(64 << 30)), (16_384, 1_000_000));
         setup.kind = Kind::Shared;
         assert_eq!(of(&setup, "ipv4/ip_forward"), "0");
     }

@@ -85,7 +85,7 @@ async fn serve(paths: &Paths) -> Result<(), Error> {
     let setup = Setup::new(&boot::load(paths)?)?;
     let netlink = Netlink::open().map_err(io_error("cannot open netlink"))?;
     wait_for_nics(&setup, &netlink).await?;
-    sysctl::apply(&sysctl::plan(&setup));
+    sysctl::apply(&sysctl::plan(&setup, sysctl::memory()));
     let mut network = Network::load(paths, setup, netlink.clone())?;
     network.reconcile().await?;
     let user = User::named(paths, User::SERVE).map_err(io_error("cannot read the accounts"))?;

@@ -46,6 +46,7 @@ pub fn plan(view: &View<'_>, table: &mut Table) {
         view.public.values().map(|n| nic(&n.name)).collect();
     table.map(GUEST_NICS, &[Field::InNic], ValueKind::Nothing).elements =
         view.forwarded().map(|n| nic(&n.name)).collect();
+    untracked(view, table);
     early(view, table);
     if view.has_gates() {
         gate(view, table);
@@ -64,6 +65,18 @@ fn base(hook: Hook, priority: i32, drops: bool) -> Option<Base> {
 
 fn one_port(transport: Transport, port: u16) -> Option<Match> {
     Ports::new(port, port).ok().map(|ports| Match::Ports(transport, ports))
+}
+
+/// The host gets in however many connections there are: none is kept for its own.
+fn untracked(view: &View<'_>, table: &mut Table) {
+    let nic = format!("eth{}", view.setup.ssh);
+    let chain = table.chain("untracked");
+    chain.base = base(Hook::Prerouting, -300, false);
+    let port = one_port(Transport::Tcp, SSH);
+    chain.add([Match::In(nic.clone())].into_iter().chain(port).collect::<Vec<_>>(), Action::Untrack);
+    let chain = table.chain("untracked_own");
+    chain.base = base(Hook::Output, -300, false);
+    chain.add([Match::Out(nic), Match::FromPort(Transport::Tcp, SSH)], Action::Untrack);
 }
 
 /// Marks connections with the NIC that they belong to, so that replies leave by the NIC that the

@@ -135,7 +135,15 @@ impl Renderer {
 
     pub(super) fn add_rule(&mut self, chain: &str, rule: &Rule) {
         let mut expr: Vec<_> = rule.matches.iter().map(condition).collect();
-        expr.push(action(&rule.action));
+        let Some(action) = action(&rule.action) else {
+            // The crate writes this statement as a bare word, which nft refuses.
+            let mut expr: Vec<Json> = expr.iter().map(|statement| json!(statement)).collect();
+            expr.push(json!({"notrack": null}));
+            let rule = json!({"family": "inet", "table": TABLE, "chain": chain, "expr": expr});
+            self.0.push(Command::Plain(json!({"add": {"rule": rule}})));
+            return;
+        };
+        expr.push(action);
         self.push(NfCmd::Add(NfListObject::Rule(schema::Rule {
             family: NfFamily::INet,
             table: TABLE.into(),
@@ -328,6 +336,9 @@ fn condition(condition: &Match) -> Statement<'static> {
             };
             equal(payload(transport.word(), "dport"), right)
         }
+        Match::FromPort(transport, port) => {
+            equal(payload(transport.word(), "sport"), Expr::Number(u32::from(*port)))
+        }
         Match::Established => {
             let states = Expr::List(vec![text("established"), text("related")]);
             compare(ct("state"), Operator::IN, states)
@@ -336,8 +347,10 @@ fn condition(condition: &Match) -> Statement<'static> {
     }
 }
 
-fn action(action: &Action) -> Statement<'static> {
-    match action {
+/// `None` for [`Action::Untrack`].
+fn action(action: &Action) -> Option<Statement<'static>> {
+    Some(match action {
+        Action::Untrack => return None,
         Action::Accept => Statement::Accept(None),
         Action::Drop => Statement::Drop(None),
         Action::Return => Statement::Return(None),
@@ -364,7 +377,7 @@ fn action(action: &Action) -> Statement<'static> {
         }
         Action::SourceBy(fields, map) => source(lookup(fields, map)),
         Action::Source(address) => source(text(address as &Ipv4Addr)),
-    }
+    })
 }
 
 fn port_table(transport: Transport, ports: &[(u16, u16)]) -> Expr {

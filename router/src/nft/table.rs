@@ -295,6 +295,8 @@ pub enum Match {
     IcmpCode(u8),
     /// To these ports of the transport.
     Ports(Transport, Ports),
+    /// From this port of the transport.
+    FromPort(Transport, u16),
     /// Of a connection that is known.
     Established,
     /// Of a connection whose destination was translated.
@@ -314,6 +316,8 @@ pub enum Action {
     Jump(String),
     /// Look the verdict up.
     Lookup(Vec<Field>, &'static str),
+    /// No connection is kept for the packet; it goes on.
+    Untrack,
     /// Count the packet, and go on.
     Count(String),
     /// Mark the connection, and go on.
