@@ -13,6 +13,7 @@ use common::{
 };
 
 use crate::{
+    balance::{self, BalanceError, Balancer},
     conntrack,
     link::{
         Devices, arp,
@@ -42,6 +43,9 @@ pub enum ApplyError {
     /// Addresses, routes, rules.
     #[error("{0}; the state before stays in force")]
     Links(#[from] LinkError),
+    /// Load balancing.
+    #[error("{0}; the state before stays in force")]
+    Balance(#[from] BalanceError),
     /// The disk.
     #[error("{0}; the state before stays in force")]
     Persist(#[from] PersistError),
@@ -53,6 +57,7 @@ pub struct Network {
     file: PathBuf,
     setup: Setup,
     netlink: Netlink,
+    balancer: Balancer,
     state: State,
     devices: Devices,
     /// What the kernel has; `None` where it is not known, so that the next change replaces all.
@@ -76,6 +81,7 @@ impl Network {
             file,
             setup,
             netlink,
+            balancer: Balancer::new(paths),
             state,
             devices: Devices::default(),
             plan: None,
@@ -104,6 +110,34 @@ impl Network {
         View::new(&self.setup, &self.state, &self.devices)
     }
 
+    /// What HAProxy does.
+    pub const fn balancer(&mut self) -> &mut Balancer {
+        &mut self.balancer
+    }
+
+    /// Takes rules out of a next state that HAProxy refuses although they look right; those before stay. Tells
+    /// which, and why.
+    pub async fn vet(&mut self, next: &mut State) -> Vec<String> {
+        if next.balance == self.state.balance {
+            return Vec::new();
+        }
+        match self.balancer.vet(&balance::streams(&self.setup, next)).await {
+            Ok(refused) => {
+                for front in refused.keys() {
+                    match self.state.balance.rules.get(front) {
+                        Some(before) => drop(next.balance.rules.insert(*front, before.clone())),
+                        None => drop(next.balance.rules.remove(front)),
+                    }
+                }
+                refused.iter().map(|(front, reason)| format!("{front}: {reason}")).collect()
+            }
+            Err(error) => {
+                next.balance.clone_from(&self.state.balance);
+                vec![error.to_string()]
+            }
+        }
+    }
+
     /// Brings the kernel to the state in force: at the start, and whenever a NIC has come or gone.
     pub async fn reconcile(&mut self) -> Result<(), ApplyError> {
         let state = self.state.clone();
@@ -129,11 +163,23 @@ impl Network {
         Ok(())
     }
 
-    /// Filter first, links second: an address that is new has its gate before it can be reached.
+    /// HAProxy first: a rule that is new is served before it can be reached, and nothing else has changed yet where it
+    /// fails. Then the filter, then links: an address that is new has its gate before it can be reached.
     async fn apply(&mut self, state: &State) -> Result<Vec<Step>, ApplyError> {
         let devices = self.netlink.devices().await?;
         let next = Arc::new(plan(&self.setup, state, &devices));
-        self.filter(&next).await?;
+        if state.balance == self.state.balance {
+            // Whatever becomes of it is no reason to refuse a change of something else.
+            self.balancer.follow(&next.balance).await;
+        } else {
+            self.balancer.apply(&next.balance).await?;
+        }
+        if let Err(error) = self.filter(&next).await {
+            if let Some(before) = self.plan.clone() {
+                self.balancer.follow(&before.balance).await;
+            }
+            return Err(error.into());
+        }
         let before = self.plan.replace(Arc::clone(&next));
         if devices != self.devices || before.as_ref().is_none_or(|plan| plan.settings != next.settings) {
             sysctl::apply(&next.settings);
@@ -188,6 +234,7 @@ impl Network {
     /// Back to the plan before, after a failure.
     async fn restore(&mut self, before: Option<Arc<Plan>>) {
         let Some(before) = before else { return };
+        self.balancer.follow(&before.balance).await;
         match self.filter(&before).await {
             Ok(()) => self.plan = Some(before),
             Err(error) => {

@@ -157,6 +157,7 @@ fn tuple(bytes: &[u8]) -> Tuple {
 struct Index {
     addresses: BTreeSet<Ipv4Addr>,
     datagrams: BTreeMap<Ipv4Addr, Vec<Ports>>,
+    servers: BTreeSet<(Ipv4Addr, u16, Ipv4Addr)>,
 }
 
 impl Index {
@@ -165,6 +166,9 @@ impl Index {
         for one in lost {
             match one {
                 Lost::Address(address) => drop(index.addresses.insert(*address)),
+                Lost::DatagramsOf(address, port, server) => {
+                    index.servers.insert((*address, *port, *server));
+                }
                 Lost::Datagrams(address, ports) => index.datagrams.entry(*address).or_default().push(*ports),
             }
         }
@@ -186,17 +190,28 @@ impl Index {
 fn matching(bytes: &[u8], lost: &Index) -> Option<Vec<u8>> {
     let mut whole = None;
     let mut hit = false;
+    let mut front = None;
+    let mut server = None;
     for (kind, body, all) in attributes(bytes) {
         match kind {
             TUPLE_ORIGINAL => {
                 let tuple = tuple(body);
                 hit |= lost.has(tuple.destination) || lost.has_datagrams(&tuple);
                 whole = Some(all.to_vec());
+                let datagram = tuple.protocol == Transport::Udp.number();
+                front = tuple.destination.filter(|_| datagram).map(|address| (address, tuple.port));
             }
             // Where an outgoing connection carries the address, answers come back to it.
-            TUPLE_REPLY => hit |= lost.has(tuple(body).destination),
+            TUPLE_REPLY => {
+                let tuple = tuple(body);
+                hit |= lost.has(tuple.destination);
+                server = tuple.source;
+            }
             _ => {}
         }
+    }
+    if let (Some((address, port)), Some(server)) = (front, server) {
+        hit |= lost.servers.contains(&(address, port, server));
     }
     whole.filter(|_| hit)
 }
@@ -236,6 +251,8 @@ mod tests {
         let first = side(TUPLE_ORIGINAL, outside, public, 17, 5000);
         assert_eq!(hit(&inbound, Lost::Datagrams(public.into(), "4990:5000".parse().unwrap())), Some(first));
         assert_eq!(hit(&inbound, Lost::Datagrams(public.into(), "5001".parse().unwrap())), None);
+        assert!(hit(&inbound, Lost::DatagramsOf(public.into(), 5000, guest.into())).is_some());
+        assert_eq!(hit(&inbound, Lost::DatagramsOf(public.into(), 5000, public.into())), None);
         assert!(hit(&inbound, Lost::Address(public.into())).is_some());
         assert!(hit(&outbound, Lost::Address(public.into())).is_some());
         assert_eq!(hit(&outbound, Lost::Address(guest.into())), None);

@@ -5,6 +5,7 @@
 
 pub mod acl;
 pub mod apply;
+pub mod balance;
 pub mod conntrack;
 pub mod core;
 pub mod dhcp;

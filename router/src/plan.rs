@@ -1,7 +1,9 @@
 //! From state to everything that should be: one line a feature.
 
 use crate::{
-    acl, firewall,
+    acl,
+    balance::{self, Balance},
+    firewall,
     link::{self, Devices, Links},
     nat,
     nft::Table,
@@ -19,14 +21,17 @@ pub struct Plan {
     pub links: Links,
     /// Kernel settings of NICs: path below `/proc/sys/net`, value.
     pub settings: Vec<(String, String)>,
+    /// What HAProxy does.
+    pub balance: Balance,
 }
 
 /// Says what should be, for the NICs that are there. Pure: the same input gives the same plan.
 pub fn plan(setup: &Setup, state: &State, devices: &Devices) -> Plan {
     let view = View::new(setup, state, devices);
     let mut table = Table::default();
-    for feature in [firewall::plan, acl::plan, nat::plan, usage::plan] {
+    for feature in [firewall::plan, acl::plan, nat::plan, balance::plan, usage::plan] {
         feature(&view, &mut table);
     }
-    Plan { table, links: link::plan::plan(&view, devices), settings: sysctl::nics(&view) }
+    let (links, settings) = (link::plan::plan(&view, devices), sysctl::nics(&view));
+    Plan { table, links, settings, balance: balance::streams(setup, state) }
 }

@@ -80,7 +80,7 @@ impl Commands {
             "getRouterMonitorResults.sh" => Reply::ok(checks::report(&self.paths, &self.engine).await),
             "filesystem_writable_check.py" => checks::writable(&self.paths),
             "diagnostics.py" => Reply::ok(diagnose::run(arguments).await),
-            "get_haproxy_stats.sh" => Reply::ok("0"),
+            "get_haproxy_stats.sh" => self.balanced(arguments).await,
             "status" => Reply::ok(self.status().await),
             "rules" => match run::listing().await {
                 Ok(text) => Reply::ok(text),
@@ -295,9 +295,25 @@ impl Commands {
         }
     }
 
+    /// `get_haproxy_stats.sh ADDRESS PORT`: always a number, without a line break.
+    async fn balanced(&self, arguments: &[&str]) -> Reply {
+        let mean = match arguments {
+            [address, port] => {
+                let pool = format!("{}-{port}", address.replace('.', "_"));
+                let mut engine = self.engine.lock().await;
+                engine.balancer().refresh().await;
+                engine.balancer().mean_connections(&pool)
+            }
+            _ => 0,
+        };
+        Reply::ok(mean.to_string())
+    }
+
     /// What an operator asks first.
     async fn status(&self) -> String {
-        let engine = self.engine.lock().await;
+        let mut engine = self.engine.lock().await;
+        engine.balancer().refresh().await;
+        let (balanced, well) = (engine.balancer().report(), engine.balancer().is_well());
         let (setup, state) = (engine.network().setup(), engine.network().state());
         let mut text = String::new();
         let connected = *engine.handover().connected().borrow();
@@ -329,6 +345,13 @@ impl Commands {
         for (name, figure) in engine.figures() {
             line(name, figure.to_string());
         }
+        for rule in balanced {
+            let (up, servers, current, count) = (rule.up, rule.servers, rule.current, rule.count);
+            let servers =
+                format!("{up} of {servers} servers, {current} connections, {} since it began", count.total);
+            let bytes = format!("{} bytes received, {} sent", count.received, count.sent);
+            line(&format!("balanced {}", rule.front), format!("{servers}, {bytes}"));
+        }
         for (name, figure) in &engine.counters {
             line(name, figure.to_string());
         }
@@ -342,6 +365,7 @@ impl Commands {
         line(
             "health",
             match (connected, missing.is_empty()) {
+                _ if !well => "HAProxy is not there: nothing is balanced".to_owned(),
                 (true, true) => "healthy".to_owned(),
                 (false, _) => "serve is not there: guests get no answers".to_owned(),
                 (true, false) => format!("sockets that cannot be opened: {}", missing.join(", ")),

@@ -19,6 +19,7 @@ use ipnet::Ipv4Net;
 use super::alerts::Alerts;
 use crate::{
     apply::{ApplyError, Network},
+    balance::Balancer,
     document::{Document, DocumentError},
     serve::sockets,
     serving,
@@ -108,6 +109,11 @@ impl Engine {
         &self.network
     }
 
+    /// What HAProxy does.
+    pub(super) const fn balancer(&mut self) -> &mut Balancer {
+        self.network.balancer()
+    }
+
     pub(super) const fn handover(&self) -> &handover::Core {
         &self.handover
     }
@@ -143,8 +149,10 @@ impl Engine {
             many => format!("{} documents", many.len()),
         };
         let mut next = self.network.state().clone();
-        let mut outcomes: Vec<Outcome> =
-            documents.iter().map(|d| self.merge_network(&mut next, d).map_err(|e| e.to_string())).collect();
+        let mut refused = Vec::new();
+        let merge = |d| self.merge_network(&mut next, d, &mut refused).map_err(|e| e.to_string());
+        let mut outcomes: Vec<Outcome> = documents.iter().map(merge).collect();
+        refused.extend(self.network.vet(&mut next).await);
         let changed = next != *self.network.state();
         if let Err(error) = self.network.change(next).await {
             // Together they cannot be applied: one by one tells which of them cannot.
@@ -155,6 +163,16 @@ impl Engine {
         }
         let mut version = changed.then(|| self.publish_network()).flatten();
         version = version.max(self.merge_guests(&documents, &mut outcomes));
+        for (_, outcome) in documents
+            .iter()
+            .zip(&mut outcomes)
+            .filter(|(d, o)| matches!(d, Document::Balance(_)) && o.is_ok() && !refused.is_empty())
+        {
+            *outcome = Err(format!(
+                "{}; what is named here is as it was before, all else of this document is in force",
+                refused.join("; ")
+            ));
+        }
         if let Some(version) = version
             && *self.handover.connected().borrow()
             && !self.handover.applied(version, SERVE).await
@@ -167,11 +185,18 @@ impl Engine {
 
     async fn alone(&mut self, document: &Document) -> Outcome {
         let mut next = self.network.state().clone();
-        self.merge_network(&mut next, document).map_err(|e| e.to_string())?;
+        self.merge_network(&mut next, document, &mut Vec::new()).map_err(|e| e.to_string())?;
+        self.network.vet(&mut next).await;
         self.network.change(next).await.map_err(|e| e.to_string())
     }
 
-    fn merge_network(&self, state: &mut State, document: &Document) -> Result<(), DocumentError> {
+    /// Merges what is about the network. Rules that are refused alone are added to `refused`.
+    fn merge_network(
+        &self,
+        state: &mut State,
+        document: &Document,
+        refused: &mut Vec<String>,
+    ) -> Result<(), DocumentError> {
         let setup = self.network.setup();
         match document {
             Document::Addresses(changes) => state.merge_addresses(setup, changes),
@@ -183,6 +208,11 @@ impl Engine {
             Document::Routes(changes) => state.merge_routes(setup, changes),
             Document::Aliases(changes) => state.merge_aliases(setup, changes),
             Document::Dhcp(change) => state.merge_host(change),
+            Document::Balance(change) => {
+                let rules = state.merge_balance(setup, change);
+                refused.extend(rules.iter().map(ToString::to_string));
+                Ok(())
+            }
             Document::Monitor(change) => {
                 state.merge_monitor(change);
                 Ok(())
@@ -306,6 +336,7 @@ impl Engine {
             ("lists of rules", state.acls.len()),
             ("static routes", state.routes.len()),
             ("aliases", state.aliases.len()),
+            ("load balancer rules", state.balance.rules.len()),
             ("reservations", state.hosts.len()),
             ("guests with metadata", self.guests.0.len()),
             ("passwords waiting", self.secrets.waiting.0.len()),
@@ -335,6 +366,7 @@ const fn kind(document: &Document) -> &'static str {
         Document::Dhcp(_) => "reservation",
         Document::Metadata(_) => "metadata",
         Document::Password(_) => "password",
+        Document::Balance(_) => "load balancing",
         Document::Monitor(_) => "monitoring",
         Document::Tier(_) => "tier",
         Document::Acl(_) => "list of rules",

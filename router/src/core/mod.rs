@@ -39,6 +39,9 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// After a failure to follow the NICs, how long until the next try.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// How often is looked whether what balances still runs.
+const BALANCE: Duration = Duration::from_secs(1);
+
 /// Why the core could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -100,9 +103,10 @@ async fn serve(paths: &Paths) -> Result<(), Error> {
     tokio::task::yield_now().await;
     boot::ready(paths, "router").map_err(io_error("cannot tell that the boot is done"))?;
 
-    // A task of its own: it holds the engine while it waits for the kernel, and what is heard from serve
-    // below waits for the engine.
+    // Tasks of their own: each holds the engine while it waits for the kernel or for HAProxy, and what is
+    // heard from serve below waits for the engine.
     let mut following = tokio::spawn(follow(netlink, Arc::clone(&engine)));
+    let mut balancing = tokio::spawn(balance(Arc::clone(&engine)));
     let (told, heard) = (Arc::clone(&engine), engine.lock().await.handover().connected());
     tokio::spawn(async move { alerts::follow(heard, &told).await });
     let mut end = signal(SignalKind::terminate()).map_err(io_error("cannot await signals"))?;
@@ -113,6 +117,7 @@ async fn serve(paths: &Paths) -> Result<(), Error> {
                 return outcome.map_err(io_error("cannot listen for commands"));
             }
             _ = &mut following => return Ok(()),
+            _ = &mut balancing => return Ok(()),
             _ = end.recv() => return Ok(()),
             Some(event) = events.recv() => hear(event, &engine).await,
         }
@@ -161,6 +166,14 @@ async fn wait_for_nics(setup: &Setup, netlink: &Netlink) -> Result<(), LinkError
         tracing::warn!(?wanted, "not all NICs are there");
         Ok(())
     })
+}
+
+/// Sees to it that what is balanced stays so.
+async fn balance(engine: Arc<Mutex<Engine>>) {
+    loop {
+        sleep(BALANCE).await;
+        engine.lock().await.balancer().tick().await;
+    }
 }
 
 /// Brings the network to the state in force again whenever a NIC has come, gone or changed.

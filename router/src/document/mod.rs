@@ -5,6 +5,7 @@
 //! document is applied and the state before stays in force.
 
 mod address;
+mod balance;
 mod firewall;
 mod forward;
 mod guest;
@@ -20,6 +21,7 @@ use std::fmt::Display;
 use serde_json::Value;
 
 pub use address::AddressChange;
+pub use balance::{BalanceChange, Refusal};
 pub use firewall::FirewallChange;
 pub use forward::{ForwardChange, StaticNatChange};
 pub use guest::{DhcpChange, MetadataChange, PasswordChange};
@@ -68,6 +70,8 @@ pub enum Document {
     Metadata(MetadataChange),
     /// `vmpassword`: a new password of one guest.
     Password(PasswordChange),
+    /// `loadbalancer`: all load balancing.
+    Balance(BalanceChange),
     /// `monitorservice`: what to watch.
     Monitor(MonitorChange),
     /// `guestnetwork`: one tier.
@@ -110,8 +114,8 @@ impl Document {
             "networkacl" => Self::Acl(AclChange::read(&root)?),
             "staticroutes" => Self::Routes(each(&root, "routes", RouteChange::read)?),
             "ipaliases" => Self::Aliases(each(&root, "aliases", AliasChange::read)?),
-            "ipv6firewallrules" | "loadbalancer" | "vpnuserlist" | "remoteaccessvpn" | "site2sitevpn"
-            | "bgppeers" => {
+            "loadbalancer" => Self::Balance(BalanceChange::read(&root)?),
+            "ipv6firewallrules" | "vpnuserlist" | "remoteaccessvpn" | "site2sitevpn" | "bgppeers" => {
                 return Err(root.error("type", format_args!("{kind} is not served by this router")));
             }
             _ => Self::Nothing(kind),

@@ -133,6 +133,8 @@ pub enum Lost {
     Address(std::net::Ipv4Addr),
     /// Datagrams to ports of a public address: they know no end, so that they would go on to the former guest.
     Datagrams(std::net::Ipv4Addr, Ports),
+    /// The same, of one server among several.
+    DatagramsOf(std::net::Ipv4Addr, u16, std::net::Ipv4Addr),
 }
 
 /// What was translated before and is no longer, or is otherwise.
@@ -170,6 +172,7 @@ pub fn lost(before: &Table, after: &Table) -> Vec<Lost> {
             lost.extend(ports);
         }
     }
+    lost.extend(crate::balance::lost(before, after));
     lost.sort_unstable();
     lost.dedup();
     lost

@@ -7,4 +7,6 @@ pub mod render;
 pub mod run;
 pub mod table;
 
-pub use table::{Action, Base, Chain, Field, Hook, Key, Map, Match, Part, Rule, Table, Value, ValueKind};
+pub use table::{
+    Action, Base, Chain, Field, Hook, Key, Map, Match, Part, Rule, Spread, Table, Value, ValueKind,
+};

@@ -9,8 +9,8 @@ use std::{borrow::Cow, net::Ipv4Addr};
 use ipnet::Ipv4Net;
 use nftables::{
     expr::{
-        CT, Expression, Map as MapOf, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix, Range,
-        SetItem,
+        CT, Expression, JHash, Map as MapOf, Meta, MetaKey, NamedExpression, NgMode, Numgen, Payload,
+        PayloadField, Prefix, Range, SetItem,
     },
     schema::{self, FlushObject, NfCmd, NfListObject, NfObject},
     stmt::{self, JumpTarget, Mangle, NAT, NATFamily, Operator, Statement, VerdictMap},
@@ -19,7 +19,7 @@ use nftables::{
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 
-use super::table::{Action, Base, Field, Hook, Key, Map, Match, Part, Rule, Value, ValueKind};
+use super::table::{Action, Base, Field, Hook, Key, Map, Match, Part, Rule, Spread, Value, ValueKind};
 use crate::types::Transport;
 
 /// The one table of this machine.
@@ -377,7 +377,22 @@ fn action(action: &Action) -> Option<Statement<'static>> {
         }
         Action::SourceBy(fields, map) => source(lookup(fields, map)),
         Action::Source(address) => source(text(address as &Ipv4Addr)),
+        Action::Spread(spread) => destination(spread_map(spread), Some(Expr::Number(u32::from(spread.port)))),
     })
+}
+
+fn spread_map(spread: &Spread) -> Expr {
+    let count = u32::try_from(spread.targets.len()).unwrap_or(u32::MAX);
+    let key = if spread.by_client {
+        let expr = Box::new(payload("ip", "saddr"));
+        NamedExpression::JHash(JHash { hash_mod: count, offset: None, expr, seed: None })
+    } else {
+        NamedExpression::Numgen(Numgen { mode: NgMode::Inc, ng_mod: count, offset: None })
+    };
+    let item = |(n, target): (u32, &Ipv4Addr)| SetItem::Mapping(Expr::Number(n), text(target));
+    let items = (0..).zip(&spread.targets).map(item).collect();
+    let map = MapOf { key: Expr::Named(key), data: Expr::Named(NamedExpression::Set(items)) };
+    Expr::Named(NamedExpression::Map(Box::new(map)))
 }
 
 fn port_table(transport: Transport, ports: &[(u16, u16)]) -> Expr {

@@ -338,6 +338,19 @@ pub enum Action {
     SourceBy(Vec<Field>, &'static str),
     /// Translate the source.
     Source(Ipv4Addr),
+    /// Translate the destination to one of several.
+    Spread(Spread),
+}
+
+/// How connections are spread over servers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Spread {
+    /// By the client's address, else by turns.
+    pub by_client: bool,
+    /// The servers.
+    pub targets: Vec<Ipv4Addr>,
+    /// Their port.
+    pub port: u16,
 }
 
 #[cfg(test)]

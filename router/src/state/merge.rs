@@ -4,8 +4,13 @@
 use std::net::Ipv4Addr;
 
 use super::{Address, Direction, Kind, LIMIT, Setup, State};
-use crate::document::{
-    AddressChange, DhcpChange, DocumentError, FirewallChange, ForwardChange, MonitorChange, StaticNatChange,
+use crate::{
+    balance::{can_spread, is_own},
+    document::{
+        AddressChange, BalanceChange, DhcpChange, DocumentError, FirewallChange, ForwardChange,
+        MonitorChange, Refusal, StaticNatChange,
+    },
+    types::Transport,
 };
 
 impl State {
@@ -146,6 +151,31 @@ impl State {
         if let Some(parameters) = &change.parameters {
             monitor.parameters.clone_from(parameters);
         }
+    }
+
+    /// Merges a `loadbalancer` document (3.14): it is all that is to be balanced. What of it was refused stays as it
+    /// was, and so does a rule whose address this router does not have; those are returned.
+    pub fn merge_balance(&mut self, setup: &Setup, change: &BalanceChange) -> Vec<Refusal> {
+        let mut refused = change.refused.clone();
+        let mut next = change.balance.clone();
+        next.rules.retain(|front, _| {
+            let reason = if !is_own(setup, self, front.address) {
+                format!("{} is no address of this router", front.address)
+            } else if front.transport == Transport::Udp && !can_spread(setup) {
+                "this router balances no datagrams".to_owned()
+            } else {
+                return true;
+            };
+            refused.push(Refusal { front: Some(*front), name: front.to_string(), reason });
+            false
+        });
+        for front in refused.iter().filter_map(|refusal| refusal.front) {
+            if let Some(before) = self.balance.rules.get(&front) {
+                next.rules.entry(front).or_insert_with(|| before.clone());
+            }
+        }
+        self.balance = next;
+        refused
     }
 
     fn must_have(&self, address: Ipv4Addr, path: &str, member: &str) -> Result<(), DocumentError> {

@@ -24,6 +24,7 @@ pub use setup::{BootNic, Kind, Setup, SetupError};
 pub use vpc::{Acl, AclRule, Tier};
 
 use crate::{
+    balance::Balance,
     mac::Mac,
     snapshot::DhcpHost,
     types::{Nets, Ports, Transport},
@@ -59,6 +60,8 @@ pub struct State {
     pub aliases: BTreeMap<Ipv4Addr, u8>,
     /// MTU of that NIC, where another one than that of the boot arguments was asked for.
     pub guest_mtu: Option<u16>,
+    /// Load balancing.
+    pub balance: Balance,
 }
 
 /// One public address.
@@ -180,19 +183,19 @@ pub struct Monitor {
 }
 
 /// JSON has no keys but texts: a map with another key is written as a list of pairs.
-mod pairs {
+pub(crate) mod pairs {
     use std::collections::BTreeMap;
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    pub(super) fn serialize<K: Serialize, V: Serialize, S: Serializer>(
+    pub(crate) fn serialize<K: Serialize, V: Serialize, S: Serializer>(
         map: &BTreeMap<K, V>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(map.iter())
     }
 
-    pub(super) fn deserialize<'de, K, V, D>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
+    pub(crate) fn deserialize<'de, K, V, D>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
     where
         K: Deserialize<'de> + Ord,
         V: Deserialize<'de>,

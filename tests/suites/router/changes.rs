@@ -24,7 +24,8 @@ fn a_refused_document_changes_nothing_and_says_why() {
             &*forward("gre", "203.0.113.10", "22:22", "10.1.1.20", "22:22", false),
             "rules[0].protocol",
         ),
-        ("load_balancer", r#"{"type":"loadbalancer","rules":[]}"#, "not served"),
+        ("load_balancer", r#"{"type":"loadbalancer","rules":[]}"#, "rules: holds 0 configurations"),
+        ("network_acl", r#"{"type":"networkacl"}"#, "not served"),
         ("ip_associations", &*address("10.1.1.1", 2, false), "is the address of eth0"),
     ] {
         let reply = lab.send(name, text);

@@ -1,6 +1,7 @@
 //! The router's core with real packets: `router core` in a namespace with a guest network, a public
 //! network and a host, each in namespaces of their own.
 
+mod balance;
 mod changes;
 mod commands;
 mod documents;
