@@ -11,6 +11,7 @@ pub mod core;
 pub mod dhcp;
 pub mod dns;
 pub mod document;
+pub mod explain;
 pub mod firewall;
 pub mod link;
 pub mod mac;

@@ -144,9 +144,10 @@ const CORE: &[&str] = &[
     "ssvm-check.sh",
 ];
 
-/// Words of an operator that a role's core answers: the rules of a router; the sessions of a console
+/// Words of an operator that a role's core answers: the rules of a router, and which of them decides about a
+/// packet; the sessions of a console
 /// proxy, and the end of one.
-const OPERATOR: &[&str] = &["rules", "sessions", "cut"];
+const OPERATOR: &[&str] = &["rules", "explain", "sessions", "cut"];
 
 /// The tail of the pipe by which a host asks for the MAC of an interface.
 const MAC_TAIL: &str = r"| grep link/ether | sed -e 's/^[ \t]*//' | cut -d' ' -f2";

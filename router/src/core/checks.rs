@@ -43,7 +43,8 @@ pub(super) fn writable(paths: &Paths) -> Reply {
 
 /// `getRouterMonitorResults.sh`: runs all checks now.
 pub(super) async fn report(paths: &Paths, engine: &Mutex<Engine>) -> String {
-    let engine = engine.lock().await;
+    let mut engine = engine.lock().await;
+    let balancing = engine.balancer().is_well();
     let monitor = engine.network().state().monitor.clone();
     let serving = *engine.handover().connected().borrow();
     let failures = engine.handover().failures();
@@ -65,6 +66,13 @@ pub(super) async fn report(paths: &Paths, engine: &Mutex<Engine>) -> String {
     };
     basic.service("dhcp.service", service(Service::Dhcp));
     basic.service("webserver.service", service(Service::Metadata));
+    if !state.balance.rules.is_empty() {
+        let outcome = match balancing {
+            true => Outcome::Success("service is running".to_owned()),
+            false => Outcome::Warning("service is not there".to_owned()),
+        };
+        basic.service("loadbalancing.service", outcome);
+    }
     basic.service("ssh.service", ssh((reached_at, 3922).into()).await);
     let mut advanced = Results::new(&monitor);
     if monitor.enabled {
@@ -74,6 +82,7 @@ pub(super) async fn report(paths: &Paths, engine: &Mutex<Engine>) -> String {
         advanced.script("dhcp_check.py", guests(&monitor, &state, "dhcp"));
         advanced.script("dns_check.py", guests(&monitor, &state, "dns"));
         advanced.script("iptables_check.py", forwards(&monitor, &state));
+        advanced.script("haproxy_check.py", balanced(&monitor, &state));
     }
     let failing: String = [&basic, &advanced]
         .iter()
@@ -210,6 +219,31 @@ fn guests(monitor: &Monitor, state: &State, service: &str) -> Option<Outcome> {
         Outcome::Success(format!("All {count} VMs are known"))
     } else {
         Outcome::Failed(format!("Not known: {}", missing.join(", ")))
+    })
+}
+
+/// Every rule of a load balancer that should be there is, with its servers.
+fn balanced(monitor: &Monitor, state: &State) -> Option<Outcome> {
+    let text = monitor.parameters.get("haproxyData")?;
+    let mut missing = Vec::new();
+    for record in records(text) {
+        let field = |name: &str| record.get(name).copied().unwrap_or_default();
+        let (address, port) =
+            (field("sourceIp").parse::<Ipv4Addr>(), field("sourcePortStart").parse::<u16>());
+        let (Ok(address), Ok(port)) = (address, port) else { continue };
+        let mut rules = state.balance.rules.iter().filter(|(f, _)| f.address == address && f.port == port);
+        let servers = field("vmIps").split_whitespace().filter_map(|ip| ip.parse::<Ipv4Addr>().ok());
+        let known = rules.next().is_some_and(|(_, rule)| {
+            servers.into_iter().all(|ip| rule.servers.iter().any(|server| *server.ip() == ip))
+        });
+        if !known {
+            missing.push(format!("{address}:{port}"));
+        }
+    }
+    Some(if missing.is_empty() {
+        Outcome::Success("All load balancer rules are there".to_owned())
+    } else {
+        Outcome::Failed(format!("Not there: {}", missing.join(", ")))
     })
 }
 

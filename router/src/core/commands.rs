@@ -24,7 +24,13 @@ use super::{
     inbox::{Found, Inbox},
     legacy,
 };
-use crate::{document::Document, link::netlink::Netlink, nft::run};
+use crate::{
+    document::Document,
+    explain::{self, Packet},
+    link::netlink::Netlink,
+    nft::run,
+    plan::plan,
+};
 
 /// How long a document waits for a NIC that it names: hot-plugged ones may come after it.
 const NIC: Duration = Duration::from_secs(15);
@@ -82,6 +88,7 @@ impl Commands {
             "diagnostics.py" => Reply::ok(diagnose::run(arguments).await),
             "get_haproxy_stats.sh" => self.balanced(arguments).await,
             "status" => Reply::ok(self.status().await),
+            "explain" => self.explain(arguments).await,
             "rules" => match run::listing().await {
                 Ok(text) => Reply::ok(text),
                 Err(error) => Reply::fail(1, error),
@@ -307,6 +314,19 @@ impl Commands {
             _ => 0,
         };
         Reply::ok(mean.to_string())
+    }
+
+    /// `explain tcp 198.51.100.7 203.0.113.10:80`: which rule decides about such a packet.
+    async fn explain(&self, arguments: &[&str]) -> Reply {
+        match Packet::read(arguments) {
+            Ok(packet) => {
+                let engine = self.engine.lock().await;
+                let network = engine.network();
+                let plan = plan(network.setup(), network.state(), network.devices());
+                Reply::ok(explain::explain(&plan, &packet))
+            }
+            Err(error) => Reply::fail(1, format_args!("explain: {error}")),
+        }
     }
 
     /// What an operator asks first.

@@ -1,0 +1,113 @@
+//! Which rule decides about a packet, without sending one: the planned table is run by hand for the first
+//! packet of a connection, and each rule that had a say is named.
+
+#[cfg(test)]
+mod tests;
+mod text;
+mod walk;
+
+use std::{fmt, net::Ipv4Addr};
+
+use crate::{
+    link::plan::{Links, MAIN, Via},
+    plan::Plan,
+    types::Transport,
+};
+
+/// Numbers of protocols.
+const ICMP: u8 = 1;
+
+/// The first packet of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packet {
+    /// The number in the IP header.
+    pub protocol: u8,
+    /// Who sends it.
+    pub source: Ipv4Addr,
+    /// To whom.
+    pub destination: Ipv4Addr,
+    /// To which port; 0 where the protocol has none.
+    pub port: u16,
+    /// The NIC that it comes in by; `None` where the router sends it, or where the source tells.
+    pub nic: Option<String>,
+}
+
+/// Words that describe no packet.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}; expected is: tcp|udp|icmp|NUMBER SOURCE[:PORT] DESTINATION[:PORT] [NIC]")]
+pub struct PacketError(String);
+
+impl Packet {
+    /// Reads `tcp 198.51.100.7 203.0.113.10:80 eth2`.
+    pub fn read(words: &[&str]) -> Result<Self, PacketError> {
+        let (protocol, source, destination, nic) = match words {
+            [protocol, source, destination] => (protocol, source, destination, None),
+            [protocol, source, destination, nic] => (protocol, source, destination, Some((*nic).to_owned())),
+            _ => return Err(PacketError(format!("there are {} words", words.len()))),
+        };
+        let number = match *protocol {
+            "tcp" => Transport::Tcp.number(),
+            "udp" => Transport::Udp.number(),
+            "icmp" => ICMP,
+            other => other.parse().map_err(|_| PacketError(format!("{other:?} is no protocol")))?,
+        };
+        let end = |text: &str| -> Result<(Ipv4Addr, u16), PacketError> {
+            let (address, port) = text.split_once(':').unwrap_or((text, "0"));
+            let bad = || PacketError(format!("{text:?} is no address, nor one with a port"));
+            Ok((address.parse().map_err(|_| bad())?, port.parse().map_err(|_| bad())?))
+        };
+        let (destination, port) = end(destination)?;
+        let has_ports = [Transport::Tcp, Transport::Udp].iter().any(|t| t.number() == number);
+        if has_ports && port == 0 {
+            return Err(PacketError("the destination lacks a port".to_owned()));
+        }
+        Ok(Self { protocol: number, source: end(source)?.0, destination, port, nic })
+    }
+}
+
+impl fmt::Display for Packet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.protocol {
+            ICMP => write!(f, "icmp (echo request) {} to {}", self.source, self.destination),
+            6 => write!(f, "tcp {} to {}:{}", self.source, self.destination, self.port),
+            17 => write!(f, "udp {} to {}:{}", self.source, self.destination, self.port),
+            n => write!(f, "protocol {n} {} to {}", self.source, self.destination),
+        }
+    }
+}
+
+/// Says what becomes of a packet, a line each for the rules that had a say, the verdict last.
+pub fn explain(plan: &Plan, packet: &Packet) -> String {
+    walk::Walk::new(plan, packet).run()
+}
+
+/// Whether an address is one of the router's.
+fn is_own(links: &Links, address: Ipv4Addr) -> bool {
+    links.nics.values().flat_map(|nic| &nic.addresses).any(|net| net.addr() == address)
+}
+
+/// By which NIC a packet leaves: rules in their order, the longest prefix within a table.
+fn route(links: &Links, source: Ipv4Addr, destination: Ipv4Addr, mark: u32) -> Option<String> {
+    let mut rules: Vec<_> = links.rules.iter().collect();
+    rules.sort_by_key(|rule| rule.preference);
+    let of_table = |table: u32| {
+        let routes = links.routes.iter().filter(|r| r.table == table && r.destination.contains(&destination));
+        routes
+            .max_by_key(|r| r.destination.prefix_len())
+            .map(|r| (r.destination.prefix_len(), r.via.as_ref()))
+    };
+    for rule in rules {
+        let fits = rule.mark.is_none_or(|m| m == mark) && rule.source.is_none_or(|net| net.contains(&source));
+        if let Some((_, Some(Via { nic, .. }))) = of_table(rule.table).filter(|_| fits) {
+            return Some(nic.clone());
+        }
+    }
+    let near = links.nics.iter().flat_map(|(name, nic)| nic.addresses.iter().map(move |net| (net, name)));
+    let near = near.filter(|(net, _)| net.contains(&destination)).max_by_key(|(net, _)| net.prefix_len());
+    match (near, of_table(MAIN)) {
+        (Some((net, name)), Some((length, _))) if net.prefix_len() >= length => Some(name.clone()),
+        (_, Some((_, Some(via)))) => Some(via.nic.clone()),
+        (Some((_, name)), None) => Some(name.clone()),
+        _ => None,
+    }
+}
