@@ -127,7 +127,7 @@ impl Balancer {
     /// is still.
     pub async fn apply(&mut self, wanted: &Balance) -> Result<(), BalanceError> {
         self.begin().await;
-        if *wanted == self.wanted {
+        if self.is_so(wanted) {
             return Ok(());
         }
         let before = std::mem::replace(&mut self.wanted, wanted.clone());
@@ -141,13 +141,18 @@ impl Balancer {
     /// The same where nobody can be told of a failure: [`Balancer::tick`] tries again.
     pub async fn follow(&mut self, wanted: &Balance) {
         self.begin().await;
-        if *wanted == self.wanted {
+        if self.is_so(wanted) {
             return;
         }
         self.wanted = wanted.clone();
         if let Err(error) = self.bring().await {
             self.failed(&error);
         }
+    }
+
+    /// Whether nothing has to be done for what is wanted: what an earlier core has left may be too much.
+    fn is_so(&self, wanted: &Balance) -> bool {
+        *wanted == self.wanted && !(is_empty(wanted) && self.running.is_some())
     }
 
     /// Rules that HAProxy would not take although they look right, by what it says: an unusable certificate
@@ -378,6 +383,8 @@ impl Balancer {
         if let Some(Worker { conversation, pid, rows, .. }) = self.running.take() {
             tracing::info!(pid, "nothing is balanced any more");
             self.signal_master(rustix::process::Signal::USR1);
+            // It ends by itself: whoever is started next must not end it before.
+            let _ = fs::remove_file(self.files.pid());
             self.leaving.push(Leaving { conversation: Some(conversation), pid, rows });
         }
         Ok(())
@@ -562,7 +569,12 @@ fn alerts(output: &str) -> String {
         .filter(|line| {
             line.contains("[ALERT]") && !line.contains("rror(s) found") && !line.contains("Fatal errors")
         })
-        .map(|line| line.split_once(" : ").map_or(line, |(_, text)| text.trim()))
+        // `[ALERT]    (8) : config : parsing [/run/…/candidate.cfg:23] : 'bind …' : unable to …`
+        .map(|line| {
+            line.split_once(".cfg:")
+                .and_then(|(_, rest)| rest.split_once("] : "))
+                .map_or(line, |(_, text)| text)
+        })
         .collect();
     let text = if alerts.is_empty() { output.trim().to_owned() } else { alerts.join("; ") };
     text.chars().take(600).collect()
@@ -578,7 +590,9 @@ fn known_health(states: &str) -> String {
 }
 
 fn folder(path: &Path, mode: u32) -> io::Result<()> {
-    match fs::DirBuilder::new().recursive(true).mode(mode).create(path) {
+    // Those above it are for others, too.
+    path.parent().map_or(Ok(()), fs::create_dir_all)?;
+    match fs::DirBuilder::new().mode(mode).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),
     }

@@ -382,6 +382,9 @@ fn action(action: &Action) -> Option<Statement<'static>> {
 }
 
 fn spread_map(spread: &Spread) -> Expr {
+    if let [one] = spread.targets.as_slice() {
+        return text(one);
+    }
     let count = u32::try_from(spread.targets.len()).unwrap_or(u32::MAX);
     let key = if spread.by_client {
         let expr = Box::new(payload("ip", "saddr"));
