@@ -68,7 +68,8 @@ fn an_error_names_the_place() {
             r#"{"type":"vmdata","vm_ip_address":"10.1.1.2","vm_metadata":[["metadata","../x","y"]]}"#,
             "vm_metadata[0]: has a file name",
         ),
-        (r#"{"type":"loadbalancer","rules":[]}"#, "type: loadbalancer is not served by this router"),
+        (r#"{"type":"loadbalancer","rules":[]}"#, "rules: holds 0 configurations, not one"),
+        (r#"{"type":"bgppeers"}"#, "type: bgppeers is not served by this router"),
     ] {
         let error = error(text).to_string();
         assert!(error.starts_with(message), "{error}");

@@ -24,7 +24,9 @@ fn the_rule_that_decides_is_named() {
     assert!(text.contains("early > gate rule 3: drop\nverdict: dropped\n"), "{text}");
     let text = ask(&[&pf, INGRESS], "tcp 198.51.100.7:40000 203.0.113.10:22");
     assert!(
-        text.contains("> gate > gate_203.0.113.10_tcp_22 rule 1: from 198.51.100.0/24: accept\n"),
+        text.contains(
+            "> gate > gate_203.0.113.10_tcp_22 rule 1: from 198.51.100.0/24, tcp port 22: accept\n"
+        ),
         "{text}"
     );
     assert!(text.contains("destination becomes 10.1.1.20:2222\nroute: 10.1.1.20 by eth0\n"), "{text}");

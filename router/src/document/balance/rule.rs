@@ -128,9 +128,10 @@ impl Reader<'_> {
 
     fn bind(&mut self, at: &str, options: &[&str]) -> Result<(), String> {
         let at: SocketAddrV4 = parse(at, "an address and port")?;
-        if self.bind.replace(at).is_some() {
+        if self.bind.is_some() {
             return Err("is a second address".to_owned());
         }
+        self.bind = Some(at);
         if at.port() == 0 {
             return Err("port 0 is none".to_owned());
         }

@@ -196,7 +196,6 @@ fn a_bad_rule_is_refused_alone() {
         (&["listen x", "bind 203.0.113.10:80"], "is taken"),
         (&["listen x", "bind 0.0.0.0:80"], "every address"),
         (&["listen x", "bind 203.0.113.10:53", "mode udp", "mode http"], "datagrams are neither"),
-        (&["stray line"], ""),
     ] {
         let change = read(&[RULE.as_slice(), lines].concat(), "");
         assert_eq!(change.balance.rules.len(), 1, "{lines:?}");
