@@ -26,6 +26,7 @@ fn condition(condition: &Match) -> String {
             Some(port) => format!("{} port {port}", transport.word()),
             None => format!("{} ports {ports}", transport.word()),
         },
+        Match::FromPort(transport, port) => format!("from {} port {port}", transport.word()),
         Match::Established => "of a known connection".to_owned(),
         Match::Translated => "translated".to_owned(),
     }

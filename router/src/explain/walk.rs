@@ -291,7 +291,8 @@ impl<'a> Walk<'a> {
             Match::Ports(transport, ports) => {
                 transport.number() == packet.protocol && (ports.first()..=ports.last()).contains(&packet.port)
             }
-            Match::Established => false,
+            // Replies of the router itself: no first packet.
+            Match::FromPort(..) | Match::Established => false,
             Match::Translated => self.translated,
         }
     }
