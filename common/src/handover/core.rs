@@ -1,10 +1,10 @@
 //! The core's end.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt, io,
     os::fd::{AsFd as _, OwnedFd},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -69,6 +69,9 @@ struct Wanted {
     /// Sockets that could not be opened, and why.
     failures: BTreeMap<String, String>,
 }
+
+/// The sockets that serve has, by name; those that are held no longer were taken back.
+type Given = BTreeMap<String, Weak<OwnedFd>>;
 
 /// The core's end; clones share it.
 #[derive(Clone)]
@@ -249,14 +252,15 @@ impl Core {
 
     async fn session(&self, stream: &UnixStream, events: mpsc::Sender<Event>) -> io::Result<()> {
         let mut reader = Reader::default();
-        let mut given = BTreeSet::new();
+        let mut given = Given::new();
         loop {
             let frame = timeout(HELD_LIMIT, reader.next(stream)).await??;
             match frame.map(|f| (f.head, f.fd)) {
                 Some((Head::Ready, _)) => break,
                 Some((Head::Socket { name, .. }, Some(fd))) if given.len() < HELD => {
-                    self.lock().held.entry(name.clone()).or_insert_with(|| Arc::new(fd));
-                    given.insert(name);
+                    let held =
+                        Arc::clone(self.lock().held.entry(name.clone()).or_insert_with(|| Arc::new(fd)));
+                    given.insert(name, Arc::downgrade(&held));
                 }
                 Some(_) => return Err(io::ErrorKind::InvalidData.into()),
                 None => return Ok(()),
@@ -276,7 +280,7 @@ impl Core {
     async fn write(
         &self,
         stream: &UnixStream,
-        mut given: BTreeSet<String>,
+        mut given: Given,
         mut answers: mpsc::Receiver<(u64, Answered)>,
     ) -> io::Result<()> {
         let mut changed = self.changed.subscribe();
@@ -298,12 +302,7 @@ impl Core {
     }
 
     /// Sends what changed after version `sent`; returns the version that serve then has.
-    async fn bring_up_to_date(
-        &self,
-        stream: &UnixStream,
-        given: &mut BTreeSet<String>,
-        sent: u64,
-    ) -> io::Result<u64> {
+    async fn bring_up_to_date(&self, stream: &UnixStream, given: &mut Given, sent: u64) -> io::Result<u64> {
         let (version, declared, offers, snapshots) = {
             let wanted = self.lock();
             let newer = wanted.snapshots.iter().filter(|(_, (v, _))| *v > sent);
@@ -318,21 +317,25 @@ impl Core {
         }
         // Until the core has declared its sockets, serve goes on with those it has.
         if declared {
+            // A socket that was taken back and offered again meanwhile is another one.
+            let is_gone = |name: &String, socket: &Weak<OwnedFd>| {
+                !offers.contains_key(name) || socket.strong_count() == 0
+            };
             let gone: Vec<String> =
-                given.iter().filter(|name| !offers.contains_key(*name)).cloned().collect();
+                given.iter().filter(|(name, fd)| is_gone(name, fd)).map(|(name, _)| name.clone()).collect();
             for name in gone {
                 given.remove(&name);
                 send(stream, &Head::Withdraw { name, version }, &[], None).await?;
             }
         }
         for (name, open) in offers {
-            if given.contains(&name) {
+            if given.contains_key(&name) {
                 continue;
             }
             match self.open(&name, &open) {
                 Ok(fd) => {
                     send(stream, &Head::Socket { name: name.clone(), version }, &[], Some(&fd)).await?;
-                    given.insert(name);
+                    given.insert(name, Arc::downgrade(&fd));
                 }
                 Err(error) => {
                     tracing::error!(socket = name, %error, "cannot open");

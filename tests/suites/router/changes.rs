@@ -25,7 +25,8 @@ fn a_refused_document_changes_nothing_and_says_why() {
             "rules[0].protocol",
         ),
         ("load_balancer", r#"{"type":"loadbalancer","rules":[]}"#, "rules: holds 0 configurations"),
-        ("network_acl", r#"{"type":"networkacl"}"#, "not served"),
+        ("network_acl", r#"{"type":"networkacl"}"#, "mac_address: is missing"),
+        ("bgp_peers", r#"{"type":"bgppeers"}"#, "not served"),
         ("ip_associations", &*address("10.1.1.1", 2, false), "is the address of eth0"),
     ] {
         let reply = lab.send(name, text);
