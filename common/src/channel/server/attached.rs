@@ -290,8 +290,9 @@ impl AttachedAgent {
     async fn or_gone<T>(&self, work: impl Future<Output = T>) -> Result<T, SendError> {
         tokio::select! {
             biased;
-            () = self.inner.closed.cancelled() => Err(self.gone()),
+            // An answer that came right before the connection ended counts.
             done = work => Ok(done),
+            () = self.inner.closed.cancelled() => Err(self.gone()),
         }
     }
 
@@ -312,5 +313,41 @@ impl AttachedAgent {
     /// The agent said that it is ready.
     pub(super) fn set_ready(&self) {
         self.inner.ready.store(true, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::agent::ReadyCommand;
+
+    fn agent() -> (AttachedAgent, mpsc::Receiver<Packet>) {
+        let (out, queue) = mpsc::channel(4);
+        let address = SocketAddr::from(([127, 0, 0, 1], 8250));
+        let candidate = Candidate { address, startup: vec![], serial: None, verified: false };
+        let admission = Admission {
+            host_id: 5,
+            host_uuid: "5".to_owned(),
+            host_name: "v-2-VM".to_owned(),
+            setup: vec![],
+            ready: ReadyCommand::default(),
+        };
+        (AttachedAgent::new(&candidate, admission, &ServerConfig::default(), out), queue)
+    }
+
+    #[tokio::test]
+    async fn an_answer_right_before_the_end_counts() {
+        let (agent, mut queue) = agent();
+        let asks = agent.ask(Message::wrap(&ReadyCommand::default()), SendOptions::default());
+        let then_ends = async {
+            let request = queue.recv().await.unwrap();
+            let answer = crate::command::agent::failed("no");
+            assert!(agent.deliver(request.response(&[answer])));
+            agent.close("it closed the connection");
+        };
+        let (answer, ()) = tokio::join!(asks, then_ends);
+        assert_eq!(answer.unwrap().details(), "no");
+        let late = agent.ask(Message::wrap(&ReadyCommand::default()), SendOptions::default()).await;
+        assert!(matches!(late, Err(SendError::Gone { .. })), "{late:?}");
     }
 }
