@@ -255,6 +255,7 @@ async fn documents_reach_the_core() {
                     _ => Reply::fail(5, "not here"),
                 }
             })
+            .unwrap()
             .await
         }
     });

@@ -21,22 +21,29 @@ pub const TRANSFER_LIMIT: Duration = Duration::from_secs(30);
 /// Longest time a command may take: a little under the ten minutes after which hosts give up.
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(590);
 
-/// Answers the shim at [`Paths::core_socket`] (mode 0600) until the future is dropped. `handler` runs
-/// once for each command, commands side by side; one that lasts longer than [`COMMAND_LIMIT`], or that
+/// Makes the socket [`Paths::core_socket`] (mode 0600); what is returned answers the shim there until it is
+/// dropped. `handler` runs once for each command, commands side by side; one that lasts longer than [`COMMAND_LIMIT`], or that
 /// panics, is answered with exit code 1. A command goes on where its caller hangs up.
 ///
 /// # Errors
 /// Where the socket cannot be made.
-pub async fn listen<H, F>(paths: &Paths, handler: H) -> io::Result<()>
+pub fn listen<H, F>(paths: &Paths, handler: H) -> io::Result<impl Future<Output = ()> + use<H, F>>
 where
     H: Fn(Request) -> F + Send + Sync + 'static,
     F: Future<Output = Reply> + Send + 'static,
 {
     let listener = bind(&paths.core_socket(), 0o600)?;
-    let handler = Arc::new(handler);
+    Ok(accept(listener, Arc::new(handler)))
+}
+
+async fn accept<H, F>(listener: UnixListener, handler: Arc<H>)
+where
+    H: Fn(Request) -> F + Send + Sync + 'static,
+    F: Future<Output = Reply> + Send + 'static,
+{
     let places = Arc::new(Semaphore::new(AT_ONCE));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -141,12 +148,8 @@ mod tests {
         // A socket that a dead core left behind is in nobody's way.
         fs::create_dir_all(paths.run()).unwrap();
         fs::write(paths.core_socket(), "").unwrap();
-        let server = listen(&paths, echo);
+        let server = listen(&paths, echo).unwrap();
         let client = async {
-            while fs::metadata(paths.core_socket()).unwrap().len() > 0 || call(&paths, &["x"]).await.is_err()
-            {
-                tokio::task::yield_now().await;
-            }
             let mode = fs::metadata(paths.core_socket()).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
             assert_eq!(call(&paths, &["status", "a b"]).await.unwrap(), Reply::ok("status a b"));

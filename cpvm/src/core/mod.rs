@@ -108,16 +108,16 @@ async fn core(paths: &Paths) -> Result<(), Error> {
     });
     let agent = Agent::start(config(&proxy), Arc::new(agent::Console(Arc::clone(&proxy))));
     let _ = proxy.agent.set(agent.handle());
-    boot::ready(paths, Role::ConsoleProxy.name())?;
     let commands = {
         let proxy = Arc::clone(&proxy);
         shim::listen(paths, move |request| {
             let proxy = Arc::clone(&proxy);
             async move { operator::answer(&proxy, &request).await }
-        })
+        })?
     };
+    boot::ready(paths, Role::ConsoleProxy.name())?;
     tokio::select! {
-        ended = commands => ended?,
+        () = commands => {}
         () = serving(&proxy, events) => {}
         () = report::run(&proxy) => {}
         _ = tokio::signal::ctrl_c() => {}

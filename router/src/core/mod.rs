@@ -96,11 +96,9 @@ async fn serve(paths: &Paths) -> Result<(), Error> {
         handover::Core::listen(paths, user).map_err(io_error("cannot listen for serve"))?;
     let engine = Arc::new(Mutex::new(Engine::new(paths, network, handover)?));
     let commands = Commands::new(paths.clone(), Arc::clone(&engine), netlink.clone());
-    let own = paths.clone();
-    let mut listening =
-        tokio::spawn(async move { shim::listen(&own, move |request| commands.clone().run(request)).await });
-    // Listening begins before the host is told that the boot is done.
-    tokio::task::yield_now().await;
+    let listening = shim::listen(paths, move |request| commands.clone().run(request))
+        .map_err(io_error("cannot listen for commands"))?;
+    let mut listening = tokio::spawn(listening);
     boot::ready(paths, "router").map_err(io_error("cannot tell that the boot is done"))?;
 
     // Tasks of their own: each holds the engine while it waits for the kernel or for HAProxy, and what is
@@ -112,10 +110,7 @@ async fn serve(paths: &Paths) -> Result<(), Error> {
     let mut end = signal(SignalKind::terminate()).map_err(io_error("cannot await signals"))?;
     loop {
         tokio::select! {
-            outcome = &mut listening => {
-                let outcome = outcome.unwrap_or_else(|broken| Err(io::Error::other(broken)));
-                return outcome.map_err(io_error("cannot listen for commands"));
-            }
+            _ = &mut listening => return Ok(()),
             _ = &mut following => return Ok(()),
             _ = &mut balancing => return Ok(()),
             _ = end.recv() => return Ok(()),

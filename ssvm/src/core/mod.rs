@@ -126,13 +126,13 @@ async fn core(paths: &Paths, identity: Identity) -> Result<(), CoreError> {
     core.resume_jobs();
     tokio::spawn(sweep(Arc::clone(&core)));
     let agent = Agent::start(agent_config(&core), Arc::new(Role(Arc::clone(&core))));
-    boot::ready(paths, "ssvm")?;
     let (handle, shared) = (agent.handle(), Arc::clone(&core));
     let commands =
-        shim::listen(paths, move |request| status::command(Arc::clone(&shared), handle.clone(), request));
+        shim::listen(paths, move |request| status::command(Arc::clone(&shared), handle.clone(), request))?;
+    boot::ready(paths, "ssvm")?;
     let mut stop = signal(SignalKind::terminate())?;
     tokio::select! {
-        end = commands => end?,
+        () = commands => {}
         _ = stop.recv() => tracing::info!("stopping"),
     }
     agent.stop().await;
