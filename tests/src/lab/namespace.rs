@@ -28,6 +28,9 @@ impl Namespace {
         ip(&["netns", "add", &name]);
         let namespace = Self { name, keep: false };
         namespace.ip(&["link", "set", "lo", "up"]);
+        // IPv6 addresses are there at once: one that settles later is a change of the network, for which
+        // a browser gives up what it is loading.
+        namespace.ok("echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad");
         namespace
     }
 
