@@ -1,5 +1,6 @@
 //! Sets a system VM up for its role: waits for the boot arguments, configures the base system, and
-//! has the supervisor start the role's services. Runs once, as the first service of the VM.
+//! has the supervisor start the role's services. Runs once, as the first service of the VM. With the
+//! word `end` it is the last program of the VM: it powers off or restarts the machine.
 
 use std::{fs, io, process::ExitCode, time::Duration};
 
@@ -9,6 +10,7 @@ use common::{
     paths::Paths,
     persist,
 };
+use rustix::system::RebootCommand;
 
 /// A host gives up long before; an operator may still write the file by hand.
 const LIMIT: Duration = Duration::from_secs(3600);
@@ -18,6 +20,15 @@ const WATCH: Duration = Duration::from_secs(300);
 fn main() -> ExitCode {
     log::init();
     let paths = Paths::from_env();
+    if std::env::args().nth(1).as_deref() == Some("end") {
+        return match end(&paths) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                tracing::error!(%error, "the machine cannot be ended");
+                ExitCode::FAILURE
+            }
+        };
+    }
     if paths.role().exists() {
         tracing::info!("this boot was set up before");
         return ExitCode::SUCCESS;
@@ -77,6 +88,15 @@ fn set_up(paths: &Paths, before: Option<&Seen>, seen: &Seen) -> io::Result<()> {
     Ok(())
 }
 
+/// Powers the machine off where `/run/halt` begins with `o`, restarts it otherwise. Does not return:
+/// nothing more may be read, the disk goes first.
+fn end(paths: &Paths) -> io::Result<()> {
+    let off = fs::read(paths.at("/run/halt")).is_ok_and(|word| word.first() == Some(&b'o'));
+    rustix::fs::sync();
+    let command = if off { RebootCommand::PowerOff } else { RebootCommand::Restart };
+    Ok(rustix::system::reboot(command)?)
+}
+
 /// The arguments of the boot before were used. Where the host writes others after all, the VM restarts with them.
 fn watch(paths: &Paths, seen: &Seen) -> io::Result<()> {
     match boot::wait_for_other(paths, seen, WATCH) {
@@ -84,7 +104,7 @@ fn watch(paths: &Paths, seen: &Seen) -> io::Result<()> {
             boot::console(paths, "trivium: boot: new boot arguments came: the VM restarts");
             tracing::warn!("new boot arguments came late: the VM restarts");
             rustix::fs::sync();
-            rustix::system::reboot(rustix::system::RebootCommand::Restart)?;
+            rustix::system::reboot(RebootCommand::Restart)?;
             Ok(())
         }
         Some(other) => other.save(paths).map_err(io::Error::other),

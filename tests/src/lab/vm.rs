@@ -209,6 +209,8 @@ impl Vm {
     pub fn shut_down(mut self, limit: Duration) {
         self.agent(limit).power_down();
         wait_until("end of the machine after an orderly shutdown", limit, || !self.process.runs());
+        let serial = self.serial();
+        assert!(!serial.contains("panic") && serial.contains("Power down"), "{serial}");
     }
 
     /// Whether QEMU still runs.
