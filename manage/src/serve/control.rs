@@ -106,6 +106,7 @@ async fn answer(manage: &Arc<Manage>, request: Request) -> Result<serde_json::Va
         Request::Status => json(status::status(manage).map_err(|error| error.to_string())?),
         Request::VmStop { vm, force } => {
             let vm = manage.find(&vm)?;
+            let _held = Held::new(manage, vm.id);
             want(manage, &vm, Wanted::Stopped)?;
             stop(manage, &vm, force).await
         }
@@ -122,6 +123,7 @@ async fn answer(manage: &Arc<Manage>, request: Request) -> Result<serde_json::Va
             if vm.wanted != Wanted::Running {
                 return Err(format!("{} is stopped; start it with `manage vm start`", vm.name));
             }
+            let _held = Held::new(manage, vm.id);
             stop(manage, &vm, force).await
         }
         Request::RouterPush { vm, document } => push(manage, &vm, &document).await,
@@ -164,11 +166,37 @@ fn host_of(manage: &Manage, vm: &Vm) -> Result<Option<String>, String> {
     }
 }
 
+/// While it lives, nothing else is begun with a VM that is being stopped by hand.
+struct Held<'a> {
+    manage: &'a Manage,
+    id: i64,
+    /// Something was under way already and ends by itself.
+    other: bool,
+}
+
+impl<'a> Held<'a> {
+    fn new(manage: &'a Manage, id: i64) -> Self {
+        let other = manage.seen().busy.contains_key(&id);
+        if !other {
+            manage.seen().busy.insert(id, "stopping");
+        }
+        Self { manage, id, other }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if !self.other {
+            self.manage.seen().busy.remove(&self.id);
+        }
+        self.manage.poke.notify_one();
+    }
+}
+
 async fn stop(manage: &Manage, vm: &Vm, force: bool) -> Result<serde_json::Value, String> {
     if let Some(host) = host_of(manage, vm)? {
         act::stop(manage, vm, &host, force).await?;
     }
-    manage.poke.notify_one();
     json(())
 }
 

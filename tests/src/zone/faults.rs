@@ -31,6 +31,7 @@ pub fn all(report: &mut Report, network: &Network, manage: &mut Manage, dir: &Pa
         report.check("SIGKILL of core and serve in all system VMs: flows pass, all come back", || {
             processes(&scene)
         });
+        report.check("vm stop and vm start of the CPVM: an orderly end", || orderly(&scene));
         report.check("power off of the SSVM in the middle of a download", || job(&scene));
         report.check("power off of router and CPVM: started again, with what they were told", || {
             machines(&scene)
@@ -76,6 +77,23 @@ fn processes(scene: &Scene<'_>) -> Result<String, Failure> {
     }
     steps::page(scene.network)?;
     Ok(format!("{killed} processes, all healthy after {:.1} s", start.elapsed().as_secs_f64()))
+}
+
+fn orderly(scene: &Scene<'_>) -> Result<String, Failure> {
+    let (name, log) = (scene.manage.name("cpvm")?, scene.manage.serial_log("cpvm"));
+    let start = Instant::now();
+    scene.manage.vm_order("stop", &name)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let serial = fs::read_to_string(log)?;
+    if serial.contains("panic") || !serial.contains("Power down") {
+        return Err(format!("its console says: {serial}").into());
+    }
+    if scene.manage.vm("cpvm")?["state"] != "stopped" {
+        return Err(scene.manage.overview().into());
+    }
+    scene.manage.vm_order("start", &name)?;
+    scene.manage.wait_ready(BACK)?;
+    Ok(format!("stopped after {seconds:.1} s"))
 }
 
 /// Waits until a VM says that it is healthy.

@@ -146,6 +146,11 @@ impl Manage {
         made["url"].as_str().map(str::to_owned).ok_or_else(|| format!("no URL: {made}").into())
     }
 
+    /// `manage vm stop` or `manage vm start` of a system VM.
+    pub fn vm_order(&self, order: &str, vm: &str) -> Result<Value, Failure> {
+        self.json(&["vm", order, vm])
+    }
+
     /// Runs a command of a system VM, such as `status`, and returns what it printed.
     pub fn run(&self, vm: &str, words: &[&str]) -> Result<String, Failure> {
         let mut command = Command::new("ip");
