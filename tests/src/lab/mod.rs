@@ -1,5 +1,6 @@
 //! Guards for the things a scenario needs on the machine it runs on.
 
+pub mod documents;
 mod namespace;
 mod process;
 pub mod vm;

@@ -205,6 +205,28 @@ impl Vm {
         Self::run(config, dir, None)
     }
 
+    /// Brings one more card while the machine runs; it is there at the next power-on, too.
+    pub fn plug(&mut self, namespace: &Namespace, bridge: &str, mac: &str) {
+        let config = self.config.clone().behind(namespace, bridge, mac);
+        let index = self.config.nics.len();
+        self.config = config;
+        let Some(Nic::Tap { device, .. }) = self.config.nics.last() else { return };
+        let socket = self.dir.path().join("qmp");
+        let net = format!("tap,id=n{index},ifname={device},script=no,downscript=no");
+        qmp::command(&socket, "netdev_add", &net);
+        qmp::command(&socket, "device_add", &format!("virtio-net-pci,netdev=n{index},mac={mac}"));
+    }
+
+    /// Restarts the machine in order, from inside, and waits until `line` is on its console again.
+    pub fn restart(&mut self, line: &str, limit: Duration) {
+        let lines = |text: String| text.lines().filter(|l| l.contains(line)).count();
+        let before = lines(self.serial());
+        self.agent(limit).restart();
+        wait_until("the machine to be back", limit, || lines(self.serial()) > before);
+        let serial = self.serial();
+        assert!(!serial.contains("panic") && serial.contains("Restarting system"), "{serial}");
+    }
+
     /// Asks the guest agent for an orderly end and waits for QEMU to end.
     pub fn shut_down(mut self, limit: Duration) {
         self.agent(limit).power_down();

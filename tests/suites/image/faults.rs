@@ -1,25 +1,15 @@
 //! What a router was told outlives its processes and its power.
 
-use std::{
-    fs,
-    io::{Read as _, Write as _},
-    net::TcpStream,
-    os::unix::fs::PermissionsExt as _,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
-    time::{Duration, Instant},
-};
-
 use tests::lab::{
-    Namespace, Process, join,
+    Process,
     vm::{Agent, Vm},
     wait_until,
 };
 
-use crate::lab::{Lab, Role, STEP, stdout};
+use crate::{
+    lab::{Lab, Role, STEP, stdout},
+    traffic::{Client, Flow, send},
+};
 
 /// What the management server sends for one guest, in this order.
 const DOCUMENTS: [(&str, &str); 8] = [
@@ -55,95 +45,33 @@ const DOCUMENTS: [(&str, &str); 8] = [
     ),
 ];
 
-/// A guest's end of a DHCP client: writes the address and takes it.
-const SCRIPT: &str = r#"#!/bin/sh
-[ "$1" = bound ] || exit 0
-ip addr flush dev eth0; ip addr add "$ip/$mask" dev eth0; ip route replace default via "$router"
-echo "$ip $router $hostname" >"$OUT"
-"#;
-
 struct Guest {
-    net: Namespace,
-    dir: tempfile::TempDir,
+    client: Client,
     _echo: Process,
 }
 
 impl Guest {
     fn new(lab: &Lab) -> Self {
-        let net = Namespace::new("guest");
-        join(&lab.host, "gv0", &net, "eth0");
-        lab.host.attach("guest", "gv0");
-        net.ip(&["link", "set", "eth0", "address", "02:00:00:00:00:0a"]);
-        let echo = net.spawn("busybox", &["nc", "-ll", "-p", "22", "-e", "cat"]);
-        let dir = tempfile::tempdir().expect("folder");
-        let script = dir.path().join("script");
-        fs::write(&script, SCRIPT).expect("script");
-        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("mode");
-        Self { net, dir, _echo: echo }
+        let client = Client::new(lab, "guest", "02:00:00:00:00:0a");
+        let echo = client.echo(22);
+        Self { client, _echo: echo }
     }
 
     /// All that a guest asks of its router, but the password.
     fn is_served(&self) {
-        let (out, script) = (self.dir.path().join("out"), self.dir.path().join("script"));
-        let _ = fs::remove_file(&out);
-        let line = format!("OUT={} udhcpc -f -n -q -t 5 -T 3 -i eth0 -s {}", out.display(), script.display());
-        self.net.ok(&line);
-        assert_eq!(fs::read_to_string(&out).expect("a lease").trim(), "10.1.1.20 10.1.1.1 web");
-        let name = self.net.ok("dig +tries=3 +time=5 +short @10.1.1.1 web.cs1.example");
+        assert_eq!(self.client.lease(), "10.1.1.20 10.1.1.1 web");
+        let name = self.client.net.ok("dig +tries=3 +time=5 +short @10.1.1.1 web.cs1.example");
         assert_eq!(name.trim(), "10.1.1.20");
-        let id = self.net.ok("curl -s -m 20 http://10.1.1.1/latest/meta-data/instance-id");
+        let id = self.client.net.ok("curl -s -m 20 http://10.1.1.1/latest/meta-data/instance-id");
         assert_eq!(id, "i-7");
     }
 
     fn password(&self) -> String {
-        self.net.ok("curl -s -m 20 -H 'DomU_Request: send_my_password' http://10.1.1.1:8080")
+        self.client.net.ok("curl -s -m 20 -H 'DomU_Request: send_my_password' http://10.1.1.1:8080")
     }
 
     fn takes_password(&self) {
-        self.net.ok("curl -s -m 20 -H 'DomU_Request: saved_password' http://10.1.1.1:8080");
-    }
-}
-
-/// One connection through the port forward that says something every 20 ms and wants it back.
-struct Flow {
-    stop: Arc<AtomicBool>,
-    work: JoinHandle<Result<(u32, Duration), String>>,
-}
-
-impl Flow {
-    fn start(lab: &Lab) -> Self {
-        // A socket stays in the namespace where it was made.
-        let connect = || {
-            lab.host.enter();
-            TcpStream::connect("203.0.113.10:2222")
-        };
-        let connected = thread::scope(|scope| scope.spawn(connect).join().expect("connecting"));
-        let mut stream = connected.expect("the port forward");
-        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("time limit");
-        let stop = Arc::new(AtomicBool::new(false));
-        let ended = Arc::clone(&stop);
-        let work = thread::spawn(move || {
-            let (mut count, mut longest) = (0_u32, Duration::ZERO);
-            while !ended.load(Ordering::Relaxed) {
-                let start = Instant::now();
-                let mut back = [0; 4];
-                stream.write_all(&count.to_be_bytes()).map_err(|e| format!("word {count}: {e}"))?;
-                stream.read_exact(&mut back).map_err(|e| format!("word {count}: {e}"))?;
-                if back != count.to_be_bytes() {
-                    return Err(format!("word {count} came back as {back:?}"));
-                }
-                count += 1;
-                longest = longest.max(start.elapsed());
-                thread::sleep(Duration::from_millis(20));
-            }
-            Ok((count, longest))
-        });
-        Self { stop, work }
-    }
-
-    fn end(self) -> (u32, Duration) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.work.join().expect("flow").expect("a connection that lasts")
+        self.client.net.ok("curl -s -m 20 -H 'DomU_Request: saved_password' http://10.1.1.1:8080");
     }
 }
 
@@ -203,7 +131,7 @@ fn rules_leases_names_and_passwords_outlive_processes_and_power() {
 
     // Kill each, then both at once: what is in force stays, and what flows goes on.
     let before = rules(&lab);
-    let flow = Flow::start(&lab);
+    let flow = Flow::start(&lab, "203.0.113.10:2222");
     let mut agent = vm.agent(STEP);
     for services in [&["core"][..], &["serve"], &["core", "serve"], &["sshd"]] {
         kill(&mut agent, services);
@@ -231,15 +159,4 @@ fn rules_leases_names_and_passwords_outlive_processes_and_power() {
     // Other arguments make it another router.
     let _vm = again(&lab, vm, "dnssearchorder=b.example");
     assert_eq!(figure(&lab, "port forwards").as_deref(), Some("0"));
-}
-
-/// A document as a host sends it.
-fn send(lab: &Lab, name: &str, text: &str) {
-    let dir = tempfile::tempdir().expect("folder");
-    let file = dir.path().join(name);
-    fs::write(&file, text).expect("document");
-    let copied = lab.scp(&[&file]);
-    assert!(copied.status.success(), "{copied:?}");
-    let out = lab.ssh(&format!("/opt/cloud/bin/update_config.py {name}"));
-    assert!(out.status.success(), "{name}: {out:?}");
 }

@@ -120,9 +120,14 @@ impl Lab {
 
     /// The arguments of a role with the management's key, and more words.
     pub(crate) fn line(&self, role: Role, more: &str) -> String {
+        self.keyed(&role.arguments(), more)
+    }
+
+    /// Arguments with the management's key, and more words.
+    pub(crate) fn keyed(&self, arguments: &str, more: &str) -> String {
         let key = std::fs::read(self.key("id.pub")).expect("public key");
         let key = base64::engine::general_purpose::STANDARD.encode(key);
-        format!("{} authorized_key={key} {more}", role.arguments())
+        format!("{arguments} authorized_key={key} {more}")
     }
 
     /// The file of a key: `id` is the management's, `other` a stranger's.

@@ -6,3 +6,7 @@ mod faults;
 mod lab;
 mod roles;
 mod ssh;
+mod traffic;
+mod vpc;
+
+use tests::lab::documents;

@@ -4,10 +4,11 @@
 mod balance;
 mod changes;
 mod commands;
-mod documents;
 mod lab;
 mod packets;
 mod restart;
 mod speed;
 mod types;
 mod vpc;
+
+use tests::lab::documents;

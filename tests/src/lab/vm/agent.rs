@@ -122,6 +122,11 @@ impl Agent {
     pub(super) fn power_down(&mut self) {
         self.lines.send(&json!({ "execute": "guest-shutdown" }));
     }
+
+    /// Asks the VM to restart; there is no answer to wait for.
+    pub(super) fn restart(&mut self) {
+        self.lines.send(&json!({ "execute": "guest-shutdown", "arguments": { "mode": "reboot" } }));
+    }
 }
 
 fn base64(bytes: &[u8]) -> String {
