@@ -329,7 +329,8 @@ impl Core {
             }
         }
         for (name, open) in offers {
-            if given.contains_key(&name) {
+            // What was taken back since this round began is the next round's business.
+            if given.contains_key(&name) || !self.lock().offers.contains_key(&name) {
                 continue;
             }
             match self.open(&name, &open) {
@@ -338,8 +339,11 @@ impl Core {
                     given.insert(name, Arc::downgrade(&fd));
                 }
                 Err(error) => {
-                    tracing::error!(socket = name, %error, "cannot open");
-                    self.lock().failures.insert(name, error.to_string());
+                    let mut wanted = self.lock();
+                    if wanted.offers.contains_key(&name) {
+                        tracing::error!(socket = name, %error, "cannot open");
+                        wanted.failures.insert(name, error.to_string());
+                    }
                 }
             }
         }

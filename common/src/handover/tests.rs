@@ -70,6 +70,31 @@ async fn a_new_serve_gets_everything_again_and_no_socket_is_opened_twice() {
     assert!(core.failures().is_empty());
 }
 
+#[tokio::test]
+async fn what_is_taken_back_meanwhile_is_neither_opened_nor_a_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = Paths::below(folder.path());
+    let opened: Arc<AtomicUsize> = Arc::default();
+    let (core, _events) = Core::listen(&paths, None).unwrap();
+    let taking_back = {
+        let core = core.clone();
+        Offer::new("dhcp", move || {
+            core.offer([]);
+            Err(std::io::ErrorKind::AddrInUse.into())
+        })
+    };
+    core.offer([taking_back, offer("dns", &opened)]);
+    let version = core.publish("names", &1).unwrap();
+    let (_serve, mut updates) = Serve::connect(&paths);
+    assert!(matches!(next(&mut updates).await, Update::Snapshot { .. }));
+    tokio::select! {
+        update = next(&mut updates) => panic!("{update:?}"),
+        applied = core.applied(version + 1, LIMIT) => assert!(applied),
+    }
+    assert!(core.failures().is_empty());
+    assert_eq!(opened.load(Ordering::SeqCst), 0);
+}
+
 #[test]
 fn a_new_core_takes_over_what_serve_holds() {
     let folder = tempfile::tempdir().unwrap();
