@@ -3,6 +3,7 @@
 pub mod documents;
 mod namespace;
 mod process;
+mod trace;
 pub mod vm;
 
 use std::{
@@ -14,6 +15,7 @@ use std::{
 
 pub use namespace::{Namespace, join};
 pub use process::Process;
+pub use trace::{Trace, Work};
 
 /// A word that no other running test process uses: the process id and a counter.
 pub fn run_id() -> String {

@@ -65,6 +65,16 @@ impl Namespace {
         .expect("move into a namespace");
     }
 
+    /// Does something inside, on a thread of its own, and waits for it.
+    pub fn inside<T: Send>(&self, errand: impl FnOnce() -> T + Send) -> T {
+        let enter = || {
+            self.enter();
+            errand()
+        };
+        std::thread::scope(|scope| scope.spawn(enter).join())
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
     /// Runs `ip` inside, for instance `["addr", "add", "10.1.1.2/24", "dev", "eth0"]`.
     pub fn ip(&self, words: &[&str]) {
         let mut all = vec!["-n", &self.name];

@@ -146,7 +146,7 @@ pub struct Lab {
     _switch: Namespace,
 }
 
-fn subnet(nic: &str, third: u8) -> DhcpSubnet {
+pub fn subnet(nic: &str, third: u8) -> DhcpSubnet {
     let router = Ipv4Addr::new(10, 9, third, 1);
     DhcpSubnet {
         nic: nic.into(),

@@ -1,20 +1,15 @@
-//! How fast guests are answered. The figures are printed; the bounds are those of a machine that is busy with
-//! much else.
+//! Many questions at a time are all answered, and rightly. How fast, the bench says.
 
-use std::{
-    net::UdpSocket,
-    time::{Duration, Instant},
-};
+use std::{net::UdpSocket, time::Duration};
 
 use crate::lab::{Lab, host, inside};
 
 /// Questions on their way at a time.
 const WINDOW: usize = 32;
 
-/// Sends `messages`, at most [`WINDOW`] unanswered; the answers in a second.
-fn rate(socket: &UdpSocket, server: &str, messages: &[Vec<u8>], right: impl Fn(&[u8]) -> bool) -> f64 {
+/// Sends `messages`, at most [`WINDOW`] unanswered; each answer must be right.
+fn ask(socket: &UdpSocket, server: &str, messages: &[Vec<u8>], right: impl Fn(&[u8]) -> bool) {
     socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    let start = Instant::now();
     let (mut sent, mut answered, mut buffer) = (0, 0, [0; 1500]);
     while answered < messages.len() {
         while sent < messages.len() && sent - answered < WINDOW {
@@ -25,11 +20,10 @@ fn rate(socket: &UdpSocket, server: &str, messages: &[Vec<u8>], right: impl Fn(&
         assert!(right(&buffer[..length]));
         answered += 1;
     }
-    answered as f64 / start.elapsed().as_secs_f64()
 }
 
 #[test]
-fn names() {
+fn twenty_thousand_names() {
     let lab = Lab::new();
     lab.address_guests();
     let question = |id: u16| {
@@ -38,13 +32,11 @@ fn names() {
         question
     };
     let questions: Vec<_> = (0..20_000).map(question).collect();
-    let rate = inside(&lab.a, move || {
+    let errand = inside(&lab.a, move || {
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-        rate(&socket, "10.9.1.1:53", &questions, |answer| answer.ends_with(&[10, 9, 1, 20]))
+        ask(&socket, "10.9.1.1:53", &questions, |answer| answer.ends_with(&[10, 9, 1, 20]));
     });
-    let rate = rate.join().unwrap();
-    println!("local names: {rate:.0} answers/s");
-    assert!(rate > 500.0);
+    errand.join().unwrap();
 }
 
 /// A message as a relay agent at 10.9.1.10 passes it on: its answers come to the agent's own address.
@@ -62,7 +54,7 @@ fn relayed(kind: u8, guest: u16, more: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn leases() {
+fn leases_of_five_thousand_guests() {
     let mut lab = Lab::new();
     lab.address_guests();
     let guests = 5000_u16;
@@ -86,14 +78,11 @@ fn leases() {
             relayed(3, g, &[50, 4, a, b, c, d, 54, 4, 10, 9, 1, 1])
         })
         .collect();
-    let took = inside(&lab.a, move || {
+    let errand = inside(&lab.a, move || {
         let socket = UdpSocket::bind("0.0.0.0:67").unwrap();
         let granted = |answer: &[u8]| answer[16..18] == [10, 9];
-        let offers = rate(&socket, "10.9.1.1:67", &discovers, granted);
-        let acks = rate(&socket, "10.9.1.1:67", &requests, granted);
-        1.0 / offers + 1.0 / acks
+        ask(&socket, "10.9.1.1:67", &discovers, granted);
+        ask(&socket, "10.9.1.1:67", &requests, granted);
     });
-    let leases = 1.0 / took.join().unwrap();
-    println!("leases: {leases:.0} in a second, four messages each, {guests} guests");
-    assert!(leases > 250.0);
+    errand.join().unwrap();
 }
