@@ -1,15 +1,21 @@
-//! `bench SUBJECT`: measures and prints figures. Fails only where it could not measure.
+//! `bench SUBJECT [PART ...]`: measures and prints figures. Fails only where it could not measure.
 
 use std::process::ExitCode;
 
 use tests::bench;
 
 fn main() -> ExitCode {
-    let subject = std::env::args().nth(1).unwrap_or_default();
-    match subject.as_str() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let (subject, parts) = words.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
+    match subject {
         "boot" => bench::boot::run(5),
         "image" => bench::image::run(),
-        "router" => bench::router::run(),
+        "router" => {
+            if let Err(unknown) = bench::router::run(parts) {
+                eprintln!("bench: {unknown}");
+                return ExitCode::from(2);
+            }
+        }
         _ => {
             eprintln!("bench: no subject '{subject}'; there are: boot image router");
             return ExitCode::from(2);

@@ -4,110 +4,172 @@ use std::time::Duration;
 
 use super::{
     super::{Figure, Floor},
-    lab::{self, Lab},
+    documents,
+    lab::Lab,
     peer::Peer,
 };
+use crate::lab::Trace;
 
 /// Tiers of the VPC.
 const TIERS: u8 = 10;
-/// Changes of each kind.
-const EACH: u32 = 10;
-/// Rounds that warm up and are not counted.
+/// Runs that are compared, in turns with the peer's.
+const RUNS: u32 = 5;
+/// Changes of each kind in a run.
+const EACH: u32 = 4;
+/// Changes of each kind that warm up and are not counted.
 const WARM: u32 = 2;
 
 /// The kinds of changes, drawn evenly.
-const KINDS: [&str; 5] = ["forward", "firewall", "vm", "static_nat", "acl"];
+pub(super) const KINDS: [&str; 5] = ["forward", "firewall", "vm", "static_nat", "acl"];
+
+/// Two routers with so many port forwards, firewall rules, VMs and entries of lists, spread over 20 public
+/// addresses and 10 tiers. Of static NATs there are 19, for each takes a public address of its own.
+pub(super) struct Full {
+    isolated: Lab,
+    vpc: Lab,
+    count: u32,
+    /// How long it took to get there.
+    took: Duration,
+}
+
+impl Full {
+    pub(super) fn new(count: u32) -> Self {
+        let isolated = Lab::isolated();
+        isolated
+            .bundle(&[("ip_associations", documents::addresses(2)), ("firewall_rules", documents::egress())]);
+        let mut all = vec![
+            ("forwarding_rules", documents::forwards(0..count, false)),
+            ("firewall_rules", documents::ingress(0..count, false)),
+        ];
+        for n in 0..count {
+            all.push(("vm_dhcp_entry", documents::reservation(n)));
+            all.push(("vm_metadata", documents::metadata(n)));
+        }
+        all.extend((0..19).map(|n| ("staticnat_rules", documents::static_nat(n, false))));
+        let took = isolated.bundle(&all);
+        let vpc = Lab::vpc(TIERS);
+        let entries = count / u32::from(TIERS);
+        let mut tiers = vec![("ip_associations", documents::addresses(1))];
+        tiers.extend((0..TIERS).map(|tier| ("guest_network", documents::tier(tier))));
+        tiers.extend((0..TIERS).map(|tier| ("network_acl", documents::acl(tier, entries, 0))));
+        vpc.bundle(&tiers);
+        Self { isolated, vpc, count, took }
+    }
+
+    /// A change that has not been yet: the router and its documents, in place.
+    pub(super) fn place(&self, kind: &str, round: u32) -> (&Lab, Vec<String>) {
+        let n = self.count + round;
+        let (lab, documents) = match kind {
+            "forward" => (&self.isolated, vec![("forwarding_rules", documents::forwards(n..=n, false))]),
+            "firewall" => (&self.isolated, vec![("firewall_rules", documents::ingress(n..=n, false))]),
+            "vm" => (
+                &self.isolated,
+                vec![("vm_dhcp_entry", documents::reservation(n)), ("vm_metadata", documents::metadata(n))],
+            ),
+            // The one address that is left, in turns.
+            "static_nat" => {
+                (&self.isolated, vec![("staticnat_rules", documents::static_nat(19, round % 2 == 1))])
+            }
+            _ => {
+                let tier = u8::try_from(round % u32::from(TIERS)).unwrap_or_default();
+                let list = documents::acl(tier, self.count / u32::from(TIERS) + 1, 1 + round);
+                (&self.vpc, vec![("network_acl", list)])
+            }
+        };
+        (lab, documents.iter().map(|(kind, text)| lab.place(kind, text)).collect())
+    }
+
+    fn change(&self, kind: &str, round: u32) -> Duration {
+        let (lab, names) = self.place(kind, round);
+        lab.apply(&names)
+    }
+
+    /// Both routers.
+    pub(super) const fn labs(&self) -> [&Lab; 2] {
+        [&self.isolated, &self.vpc]
+    }
+
+    fn processor(&self) -> f64 {
+        self.isolated.processor() + self.vpc.processor()
+    }
+
+    /// The most programs that one change starts.
+    fn programs(&self, rounds: std::ops::Range<u32>) -> u64 {
+        let traces = self.labs().map(|lab| Trace::start(lab.core.id()));
+        let mut most = 0;
+        for (kind, round) in KINDS.iter().flat_map(|kind| rounds.clone().map(move |round| (kind, round))) {
+            let before = traces.iter().map(|trace| trace.work().programs).sum::<u64>();
+            self.change(kind, round);
+            most = most.max(traces.iter().map(|trace| trace.work().programs).sum::<u64>() - before);
+        }
+        most
+    }
+}
 
 /// Measures one change with `count` of its kind present; a median over `floor` milliseconds fails.
 pub(super) fn run(count: u32, floor: f64) {
-    let isolated = Lab::isolated();
-    isolated.bundle(&[("ip_associations", lab::addresses(2)), ("firewall_rules", lab::egress())]);
-    let mut all = vec![
-        ("forwarding_rules", lab::forwards(0..count, false)),
-        ("firewall_rules", lab::ingress(0..count, false)),
-    ];
-    all.extend((0..count).map(|n| ("vm_dhcp_entry", lab::reservation(n))));
-    all.extend((0..19).map(|n| ("staticnat_rules", lab::static_nat(n, false))));
-    let full = isolated.bundle(&all);
-    let vpc = Lab::vpc(TIERS);
-    let mut tiers = vec![("ip_associations", lab::addresses(1))];
-    tiers.extend((0..TIERS).map(|tier| ("guest_network", lab::tier(tier))));
-    tiers.extend((0..TIERS).map(|tier| ("network_acl", lab::acl(tier, count / u32::from(TIERS), 0))));
-    vpc.bundle(&tiers);
-    let peer = Peer::new(count);
-
+    let (full, mut peer) = (Full::new(count), Peer::new(count));
+    for (kind, round) in KINDS.iter().flat_map(|kind| (0..WARM).map(move |round| (kind, round))) {
+        full.change(kind, round);
+        peer.change(kind, count + round, round);
+    }
     let (mut ours, mut theirs, mut by_kind) = (vec![], vec![], vec![vec![]; KINDS.len()]);
-    let (mut before, mut before_peer) = (0.0, 0.0);
-    for round in 0..WARM + EACH {
-        if round == WARM {
-            before = isolated.processor() + vpc.processor();
-            before_peer = peer.processor();
-        }
-        for (index, kind) in KINDS.iter().enumerate() {
-            let n = count + round;
-            let took = match *kind {
-                "forward" => one(&isolated, &[("forwarding_rules", lab::forwards(n..=n, false))]),
-                "firewall" => one(&isolated, &[("firewall_rules", lab::ingress(n..=n, false))]),
-                "vm" => one(
-                    &isolated,
-                    &[("vm_dhcp_entry", lab::reservation(n)), ("vm_metadata", lab::metadata(n))],
-                ),
-                // The one address that is left, in turns.
-                "static_nat" => one(&isolated, &[("staticnat_rules", lab::static_nat(19, round % 2 == 1))]),
-                _ => {
-                    let tier = u8::try_from(round % u32::from(TIERS)).unwrap_or_default();
-                    let list = lab::acl(tier, count / u32::from(TIERS) + 1, 1 + round);
-                    one(&vpc, &[("network_acl", list)])
-                }
-            };
-            let other = peer.change(kind, n);
-            if round >= WARM {
-                ours.push(milliseconds(took));
-                by_kind[index].push(milliseconds(took));
-                theirs.push(milliseconds(other));
+    let (mut cost, mut peer_cost) = (vec![], vec![]);
+    let changes = f64::from(EACH) * KINDS.len() as f64;
+    for run in 0..RUNS {
+        let rounds = WARM + run * EACH..WARM + (run + 1) * EACH;
+        let before = full.processor();
+        for round in rounds.clone() {
+            for (kind, of_kind) in KINDS.iter().zip(&mut by_kind) {
+                let took = milliseconds(full.change(kind, round));
+                ours.push(took);
+                of_kind.push(took);
             }
         }
+        cost.push((full.processor() - before) / changes * 1000.0);
+        let before = peer.processor();
+        for (kind, round) in rounds.flat_map(|round| KINDS.map(|kind| (kind, round))) {
+            theirs.push(milliseconds(peer.change(kind, count + round, round)));
+        }
+        peer_cost.push((peer.processor() - before) / changes * 1000.0);
     }
-    let changes = f64::from(EACH) * KINDS.len() as f64;
-    let each = (isolated.processor() + vpc.processor() - before) / changes * 1000.0;
-    let each_peer = (peer.processor() - before_peer) / changes * 1000.0;
-    for (kind, values) in KINDS.iter().zip(by_kind) {
-        Figure::host(format!("change_{count}_{kind}"), "ms", values, None).print();
-    }
-    Figure::host(format!("change_{count}_cpu"), "ms", vec![each], None)
-        .against("iptables+dnsmasq", vec![each_peer])
+    Figure::host(format!("change_{count}_cpu"), "ms", cost, None)
+        .against("iptables+dnsmasq", peer_cost)
         .print();
     Figure::host(format!("change_{count}"), "ms", ours, Some(Floor::AtMost(floor)))
         .against("iptables+dnsmasq", theirs)
         .print();
-    Figure::host(format!("full_{count}"), "ms", vec![milliseconds(full)], None).print();
+    for (kind, values) in KINDS.iter().zip(by_kind) {
+        Figure::host(format!("change_{count}_{kind}"), "ms", values, None).print();
+    }
+    let next = WARM + RUNS * EACH;
+    let most = full.programs(next..next + EACH) as f64;
+    Figure::host(format!("change_{count}_children"), "programs", vec![most], Some(Floor::AtMost(1.0)))
+        .print();
+    Figure::host(format!("full_{count}"), "ms", vec![milliseconds(full.took)], None).print();
     let floor = (count == 1000).then_some(Floor::AtMost(64.0));
-    Figure::host(format!("rss_{count}"), "MiB", vec![isolated.resident()], floor).print();
+    Figure::host(format!("rss_{count}"), "MiB", vec![full.isolated.resident()], floor).print();
 }
 
-fn one(lab: &Lab, documents: &[(&str, String)]) -> Duration {
-    let names: Vec<String> = documents.iter().map(|(kind, text)| lab.place(kind, text)).collect();
-    lab.apply(&names)
-}
-
-fn milliseconds(time: Duration) -> f64 {
+/// A time as a number.
+pub(super) fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
 /// Measures the start of a router with `count` guests, each with reservation, metadata, password and a
 /// port forward.
 pub(super) fn restart(count: u32) {
-    let values = (0..5).map(|_| {
+    let values = (0..RUNS).map(|_| {
         let lab = Lab::isolated();
         let mut all = vec![
-            ("ip_associations", lab::addresses(2)),
-            ("firewall_rules", lab::egress()),
-            ("forwarding_rules", lab::forwards(0..count, false)),
+            ("ip_associations", documents::addresses(2)),
+            ("firewall_rules", documents::egress()),
+            ("forwarding_rules", documents::forwards(0..count, false)),
         ];
         for n in 0..count {
-            all.push(("vm_dhcp_entry", lab::reservation(n)));
-            all.push(("vm_metadata", lab::metadata(n)));
-            all.push(("vm_password", lab::password(n)));
+            all.push(("vm_dhcp_entry", documents::reservation(n)));
+            all.push(("vm_metadata", documents::metadata(n)));
+            all.push(("vm_password", documents::password(n)));
         }
         lab.bundle(&all).as_secs_f64()
     });
