@@ -10,3 +10,4 @@ mod messages;
 mod metadata;
 mod pair;
 mod password;
+mod settings;

@@ -10,7 +10,7 @@ use tests::lab::{Namespace, Process, binary, join, wait_until};
 
 use crate::lab::SOON;
 
-const LINE: &str = "template=domP name=r-7-VM eth2ip=203.0.113.10 eth2mask=255.255.255.0 gateway=203.0.113.1 \
+pub const LINE: &str = "template=domP name=r-7-VM eth2ip=203.0.113.10 eth2mask=255.255.255.0 gateway=203.0.113.1 \
     eth0ip=10.1.1.1 eth0mask=255.255.255.0 privateMtu=1450 domain=cs1.example cidrsize=24 dhcprange=10.1.1.1 \
     eth1ip=169.254.10.20 eth1mask=255.255.0.0 type=router disable_rp_filter=true dns1=203.0.113.1\n";
 
@@ -21,28 +21,29 @@ const VPC: &str = "vpccidr=10.9.0.0/16 domain=vpc1.example dns1=203.0.113.1 name
 const SCRIPT: &str = r#"#!/bin/sh
 [ "$1" = bound ] || exit 0
 ip addr flush dev eth0; ip addr add "$ip/$mask" dev eth0; ip route add default via "$router"
-echo "$ip $router $dns $domain $hostname $mtu $serverid" >"$OUT"
+echo "$ip $router $dns $domain $hostname $mtu $serverid $search" >"$OUT"
 "#;
 
-struct Pair {
+pub struct Pair {
     core: Process,
     _serve: Process,
-    guest: Namespace,
-    router: Namespace,
-    _others: [Namespace; 2],
+    pub guest: Namespace,
+    pub router: Namespace,
+    pub outside: Namespace,
+    _host: Namespace,
     paths: Paths,
     _root: tempfile::TempDir,
 }
 
 impl Pair {
-    fn start() -> Self {
+    pub fn start(line: &str) -> Self {
         let spaces = ["router", "guest", "host", "out"].map(Namespace::new);
         let [router, guest, host, outside] = &spaces;
         for (nic, peer) in [("eth0", guest), ("eth1", host), ("eth2", outside)] {
             join(router, nic, peer, "eth0");
         }
         guest.ip(&["link", "set", "eth0", "address", "02:00:00:00:00:0a"]);
-        Self::boot(LINE, spaces)
+        Self::boot(line, spaces)
     }
 
     /// The router of a VPC; the guest waits for its tier.
@@ -64,7 +65,7 @@ impl Pair {
         fs::write(paths.cmdline(), line).unwrap();
         fs::write(paths.at("/etc/passwd"), "serve:x:65534:65534::/:/none\n").unwrap();
         let (core, serve) = (run(&router, root.path(), "core"), run(&router, root.path(), "serve"));
-        let pair = Self { core, _serve: serve, guest, router, _others: [host, outside], paths, _root: root };
+        let pair = Self { core, _serve: serve, guest, router, outside, _host: host, paths, _root: root };
         pair.wait_ready();
         pair
     }
@@ -75,7 +76,7 @@ impl Pair {
         });
     }
 
-    fn command(&self, words: &[&str]) -> Option<u8> {
+    pub fn command(&self, words: &[&str]) -> Option<u8> {
         let request = Request::new(words.iter().copied());
         wire::call(&self.paths, &request, SOON).ok().map(|reply| reply.code)
     }
@@ -93,7 +94,7 @@ impl Pair {
         self.guest.ip(&["link", "set", "eth0", "address", "02:00:00:00:00:0a"]);
     }
 
-    fn entry(&self, address: &str, more: &str) {
+    pub fn entry(&self, address: &str, more: &str) {
         let gateway = format!("{}.1", address.rsplit_once('.').unwrap().0);
         let document = format!(
             r#"{{"host_name":"web","mac_address":"02:00:00:00:00:0a","ipv4_address":"{address}","ipv6_duid":"00:03:00:01:02:00:00:00:00:0a","default_gateway":"{gateway}","default_entry":true{more},"type":"dhcpentry"}}"#
@@ -101,14 +102,14 @@ impl Pair {
         self.apply("vm_dhcp_entry.json.1", &document);
     }
 
-    /// What a client was told: address, router, resolvers, domain, name, MTU, server.
-    fn lease(&self) -> Option<String> {
+    /// What a client was told: address, router, resolvers, domain, name, MTU, server, domains to search.
+    pub fn lease(&self) -> Option<String> {
         let at = |name: &str| self.paths.at(name).to_str().unwrap().to_owned();
         let (script, out) = (at("/udhcpc.sh"), at("/told"));
         fs::write(&script, SCRIPT).unwrap();
         fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
         let _ = fs::remove_file(&out);
-        self.guest.sh(&format!("OUT={out} udhcpc -f -n -q -t 3 -T 1 -i eth0 -s {script} -O mtu"));
+        self.guest.sh(&format!("OUT={out} udhcpc -f -n -q -t 3 -T 1 -i eth0 -s {script} -O mtu -O search"));
         fs::read_to_string(&out).ok().map(|told| told.trim().to_owned())
     }
 
@@ -125,7 +126,7 @@ fn run(router: &Namespace, root: &Path, half: &str) -> Process {
 
 #[test]
 fn documents_become_answers_to_the_guest() {
-    let mut pair = Pair::start();
+    let mut pair = Pair::start(LINE);
     assert_eq!(pair.lease(), None, "nobody is known yet");
     pair.entry("10.1.1.20", "");
     let told = "10.1.1.20 10.1.1.1 10.1.1.1 203.0.113.1 cs1.example web 1450 10.1.1.1";

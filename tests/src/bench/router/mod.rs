@@ -38,6 +38,8 @@ pub fn run(parts: &[String]) -> Result<(), String> {
     }
     for (name, measure) in PARTS {
         if parts.is_empty() || parts.iter().any(|part| part == name) {
+            let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+            println!("# {name}; load of the machine {}", load.trim());
             measure();
         }
     }

@@ -66,7 +66,8 @@ impl Peer {
         Self { _net: net, dnsmasq, guest, shell, dir }
     }
 
-    /// One change, by one process a rule; what it adds on even rounds it may take back on odd ones.
+    /// One change, by one process a rule; what it adds on even rounds it may take back on odd ones. The
+    /// reload of dnsmasq goes on after the script: it counts as processor time only.
     pub(super) fn change(&mut self, kind: &str, n: u32, round: u32) -> Duration {
         let (ip, guest, port) = (documents::public(n), documents::guest(n), 1000 + n / 20);
         let dir = self.dir.path().display();
