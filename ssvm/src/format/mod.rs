@@ -3,7 +3,9 @@
 
 mod detect;
 mod qcow2;
+mod vdi;
 mod vhd;
+mod vhdx;
 mod vmdk;
 
 use common::command::storage::ImageFormat;
@@ -75,12 +77,40 @@ pub(crate) struct Inspector {
     tail: Vec<u8>,
     total: u64,
     judged: bool,
+    later: Option<Window>,
+}
+
+/// Bytes behind the head that the checks want to see.
+#[derive(Debug)]
+struct Window {
+    /// Offset of the first of them.
+    start: u64,
+    /// How many.
+    length: usize,
+    /// Those that have passed.
+    bytes: Vec<u8>,
+}
+
+impl Window {
+    /// Takes what it wants of `bytes`, which begin at `offset`.
+    fn feed(&mut self, bytes: &[u8], offset: u64) {
+        let next = self.start + self.bytes.len() as u64;
+        let Some(skip) = next.checked_sub(offset).and_then(|skip| usize::try_from(skip).ok()) else { return };
+        let wanted = self.length - self.bytes.len();
+        let there = bytes.get(skip..).unwrap_or_default();
+        self.bytes.extend_from_slice(&there[..there.len().min(wanted)]);
+    }
+
+    fn is_whole(&self) -> bool {
+        self.bytes.len() == self.length
+    }
 }
 
 impl Inspector {
     /// `declared`: the format that the image must have; `None` takes any bytes and only counts.
     pub(crate) fn new(declared: Option<ImageFormat>) -> Self {
-        Self { declared, strict: true, head: Vec::new(), tail: Vec::new(), total: 0, judged: false }
+        let (head, tail) = (Vec::new(), Vec::new());
+        Self { declared, strict: true, head, tail, total: 0, judged: false, later: None }
     }
 
     /// Refuses nothing: an image that cannot be judged counts as a disk of its own length. For images
@@ -91,6 +121,7 @@ impl Inspector {
 
     /// Takes the next bytes; fails as soon as it is certain that the image cannot be taken.
     pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        let offset = self.total;
         self.total += bytes.len() as u64;
         if self.declared.is_none() {
             return Ok(());
@@ -102,14 +133,23 @@ impl Inspector {
         let last = &bytes[bytes.len().saturating_sub(TAIL)..];
         self.tail.drain(..(self.tail.len() + last.len()).saturating_sub(TAIL));
         self.tail.extend_from_slice(last);
+        let mut news = false;
         if self.head.len() >= HEAD && !self.judged {
-            self.judged = true;
-            let verdict = self.judge();
-            if self.strict {
-                verdict?;
+            (self.judged, news) = (true, true);
+            if self.declared == Some(ImageFormat::Vhdx)
+                && let Ok((start, length)) = vhdx::metadata(&self.head)
+            {
+                self.later = Some(Window { start, length, bytes: Vec::new() });
             }
         }
-        Ok(())
+        if let Some(later) = self.later.as_mut().filter(|later| !later.is_whole()) {
+            later.feed(bytes, offset);
+            news |= later.is_whole();
+        }
+        match news.then(|| self.judge()) {
+            Some(Err(refusal)) if self.strict => Err(refusal),
+            _ => Ok(()),
+        }
     }
 
     /// The verdict once all bytes have passed.
@@ -129,12 +169,16 @@ impl Inspector {
             // The footer of a fixed disk is its last sector.
             (ImageFormat::Vhd, None) => vhd::fixed(&self.tail)
                 .ok_or_else(|| Refusal::Mismatch { found: detect(&self.head).to_string() })?,
+            (ImageFormat::Vhdx, None) => {
+                return Err(invalid(format, format!("it is cut after {} bytes", self.total)));
+            }
             (_, None) => self.total,
         };
         let cut = match format {
             ImageFormat::Qcow2 => qcow2::is_cut(&self.head, self.total),
             // A dynamic disk ends with the footer that it starts with.
             ImageFormat::Vhd => !self.tail.starts_with(b"conectix"),
+            ImageFormat::Vdi => vdi::least(&self.head).is_none_or(|least| self.total < least),
             _ => false,
         };
         if cut {
@@ -161,18 +205,23 @@ impl Inspector {
             (ImageFormat::Vmdk, Kind::Vmdk) => {
                 vmdk::virtual_size(&self.head).map(Some).map_err(|reason| invalid(format, reason))
             }
+            (ImageFormat::Vhdx, Kind::Vhdx) => {
+                let verdict = match self.later.as_ref().filter(|later| later.is_whole()) {
+                    Some(later) => vhdx::virtual_size(&later.bytes).map(Some),
+                    None => vhdx::metadata(&self.head).map(|_| None),
+                };
+                verdict.map_err(|reason| invalid(format, reason))
+            }
+            (ImageFormat::Vdi, Kind::Vdi) => {
+                vdi::virtual_size(&self.head).map(Some).map_err(|reason| invalid(format, reason))
+            }
             (ImageFormat::Raw, Kind::Unknown | Kind::BootSector | Kind::Iso | Kind::Luks)
             | (ImageFormat::Vhd, Kind::Unknown | Kind::BootSector)
             | (ImageFormat::Iso, Kind::Iso | Kind::BootSector)
             | (ImageFormat::Tar, Kind::Tar) => Ok(None),
-            (
-                ImageFormat::Ova
-                | ImageFormat::Vhdx
-                | ImageFormat::Vdi
-                | ImageFormat::Zip
-                | ImageFormat::Other,
-                _,
-            ) => Err(Refusal::Unsupported(format)),
+            (ImageFormat::Ova | ImageFormat::Zip | ImageFormat::Other, _) => {
+                Err(Refusal::Unsupported(format))
+            }
             _ => Err(mismatch()),
         }
     }
@@ -193,6 +242,16 @@ fn be32(bytes: &[u8], at: usize) -> Option<u32> {
 /// Big-endian number at an offset, `None` behind the end.
 fn be64(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes)
+}
+
+/// Little-endian number at an offset, `None` behind the end.
+fn le16(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..at + 2).and_then(|b| b.try_into().ok()).map(u16::from_le_bytes)
+}
+
+/// Little-endian number at an offset, `None` behind the end.
+fn le32(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes)
 }
 
 /// Little-endian number at an offset, `None` behind the end.

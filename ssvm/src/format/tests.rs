@@ -33,6 +33,9 @@ fn sizes_of_good_images() {
         (ImageFormat::Qcow2, &["-f", "qcow2", "-o", "compat=0.10", "image", "1G"][..]),
         (ImageFormat::Qcow2, &["-f", "qcow2", "-o", "compression_type=zstd", "image", "1G"][..]),
         (ImageFormat::Vmdk, &["-f", "vmdk", "image", "1G"][..]),
+        (ImageFormat::Vhdx, &["-f", "vhdx", "image", "1G"][..]),
+        (ImageFormat::Vhdx, &["-f", "vhdx", "-o", "block_size=1M", "image", "1G"][..]),
+        (ImageFormat::Vdi, &["-f", "vdi", "image", "1G"][..]),
         (ImageFormat::Vmdk, &["-f", "vmdk", "-o", "subformat=streamOptimized", "image", "1G"][..]),
     ] {
         let bytes = made(words);
@@ -61,6 +64,48 @@ fn images_that_lean_on_other_files_are_refused() {
     assert!(reason(ImageFormat::Qcow2, &extended).contains("incompatible features"));
     let flat = ["-f", "vmdk", "-o", "subformat=monolithicFlat", "image", "1G"];
     assert!(reason(ImageFormat::Vmdk, &flat).contains("VMware disk descriptor"));
+}
+
+#[test]
+fn vhdx_and_vdi_that_lean_on_others_are_refused() {
+    let reason = |format, bytes: &[u8]| judge(format, bytes).unwrap_err().reason();
+    let good = made(&["-f", "vhdx", "image", "1G"]);
+    let patched = |at: &[usize], value: u8| {
+        let mut bytes = good.clone();
+        at.iter().for_each(|at| bytes[*at] = value);
+        reason(ImageFormat::Vhdx, &bytes)
+    };
+    assert!(patched(&[64 * 1024 + 50], 1).contains("log"));
+    assert!(patched(&[256 * 1024 + 40], 1).contains("region tables differ"));
+    // The flag of the file parameters, and the item of a parent in place of another one.
+    let at = |needle: &[u8]| good.windows(needle.len()).position(|w| w == needle).unwrap();
+    let table = at(b"metadata");
+    let parameters = at(&[0x37, 0x67, 0xa1, 0xca]);
+    let item = table + le32(&good, parameters + 16).unwrap() as usize;
+    assert!(patched(&[item + 4], 2).contains("parent"));
+    let mut parent = good.clone();
+    parent[parameters..parameters + 16]
+        .copy_from_slice(b"\x2d\x5f\xd3\xa8\x0b\xb3\x4d\x45\xab\xf7\xd3\xd8\x48\x34\xab\x0c");
+    assert!(reason(ImageFormat::Vhdx, &parent).contains("parent"));
+    for length in [1000, 1 << 20, table + 100_000] {
+        assert!(reason(ImageFormat::Vhdx, &good[..length]).contains("cut"), "{length}");
+    }
+    assert!(judge(ImageFormat::Vhd, &good).is_err());
+
+    let folder = tempfile::tempdir().unwrap();
+    let (raw, vdi) = (folder.path().join("raw"), folder.path().join("vdi"));
+    std::fs::write(&raw, vec![7; 3 << 20]).unwrap();
+    let done =
+        Command::new("qemu-img").args(["convert", "-f", "raw", "-O", "vdi"]).args([&raw, &vdi]).status();
+    assert!(done.unwrap().success());
+    let good = std::fs::read(vdi).unwrap();
+    assert_eq!(judge(ImageFormat::Vdi, &good).unwrap().virtual_size, 3 << 20);
+    assert!(reason(ImageFormat::Vdi, &good[..good.len() - 4096]).contains("cut"));
+    for (at, value, text) in [(0x4c, 4, "differencing"), (0x1a8, 1, "parent"), (0x46, 2, "version")] {
+        let mut bytes = good.clone();
+        bytes[at] = value;
+        assert!(reason(ImageFormat::Vdi, &bytes).contains(text));
+    }
 }
 
 #[test]
@@ -128,6 +173,18 @@ proptest! {
         for format in ImageFormat::FILES {
             let _ = judge(format, &bytes);
         }
+    }
+
+    #[test]
+    fn no_vhdx_upsets_an_inspector(changes in proptest::collection::vec((0_usize..700_000, any::<u8>()), 1..40)) {
+        static GOOD: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+        let mut bytes = GOOD.get_or_init(|| made(&["-f", "vhdx", "image", "1G"])).clone();
+        for (at, value) in changes {
+            // The tables, and then the metadata.
+            let at = if at < 350_000 { at } else { (3 << 20) + at - 350_000 };
+            bytes[at] = value;
+        }
+        let _ = judge(ImageFormat::Vhdx, &bytes);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Decompression by content: what the first bytes say counts, not the name.
 
+use super::zip;
 use async_compression::tokio::bufread::{BzDecoder, GzipDecoder, XzDecoder, ZstdDecoder};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncRead};
 
@@ -15,6 +16,8 @@ pub(super) enum Compression {
     Bzip2,
     Xz,
     Zstd,
+    /// An archive with one file.
+    Zip,
 }
 
 impl Compression {
@@ -25,6 +28,7 @@ impl Compression {
             (b"BZh", Self::Bzip2),
             (b"\xfd7zXZ\0", Self::Xz),
             (b"\x28\xb5\x2f\xfd", Self::Zstd),
+            (b"PK\x03\x04", Self::Zip),
         ]
         .into_iter()
         .find_map(|(magic, kind)| start.starts_with(magic).then_some(kind))
@@ -51,6 +55,7 @@ impl Compression {
                 decoder.multiple_members(true);
                 Box::new(decoder)
             }
+            Self::Zip => Box::new(zip::only_file(source)),
             Self::Zstd => {
                 let mut decoder = ZstdDecoder::new(source);
                 decoder.multiple_members(true);

@@ -6,6 +6,7 @@ mod decode;
 mod digest;
 mod meter;
 mod pipeline;
+mod zip;
 
 pub(crate) use digest::{Algorithm, Checksum};
 pub(crate) use meter::{Meter, Phase};

@@ -58,6 +58,46 @@ fn a_template_is_installed_and_listed() {
 }
 
 #[test]
+fn every_format_and_compression_arrives_whole() {
+    in_lab(async |lab| {
+        lab.ready().await;
+        let folder = lab.folder.path();
+        let archive = "import sys, zipfile; z = zipfile.ZipFile(sys.argv[1] + '.zip', 'w', 8); \
+            z.write(sys.argv[1], 'image'); z.close()";
+        let cases = [
+            (ImageFormat::Vhdx, "vhdx", None),
+            (ImageFormat::Vdi, "vdi", None),
+            (ImageFormat::Vmdk, "vmdk", None),
+            (ImageFormat::Qcow2, "qcow2", Some(("gz", "gzip -k"))),
+            (ImageFormat::Qcow2, "qcow2", Some(("bz2", "bzip2 -k"))),
+            (ImageFormat::Qcow2, "qcow2", Some(("xz", "xz -k -0"))),
+            (ImageFormat::Qcow2, "qcow2", Some(("zst", "zstd -q"))),
+            (ImageFormat::Qcow2, "qcow2", Some(("zip", "python3 -c \"$ZIP\""))),
+            (ImageFormat::Vhdx, "vhdx", Some(("zip", "python3 -c \"$ZIP\""))),
+        ];
+        for (id, (format, name, packed)) in (240..).zip(cases) {
+            let image = disk(folder, name, 4);
+            let mut served = image.clone();
+            if let Some((ending, words)) = packed {
+                served = folder.join(format!("disk.{name}.{ending}"));
+                let _ = fs::remove_file(&served);
+                tool("sh", &["-c", &format!("ZIP=\"{archive}\"; {words} {}", image.display())]);
+            }
+            let origin = Origin::start(vec![Act::Serve(read(&served))]).await;
+            let url = format!("{}/{}", origin.url, served.file_name().unwrap().to_str().unwrap());
+            let command = template(lab.nfs("a", StoreRole::Image), id, &url, format);
+            let answer = lab.download(&command).await;
+            assert_eq!(answer.download_status, DownloadStatus::Downloaded, "{url}: {answer:?}");
+            assert_eq!(answer.template_size, 4 << 20, "{url}");
+            assert_eq!(answer.template_physical_size as u64, fs::metadata(&image).unwrap().len(), "{url}");
+            let path = answer.install_path.unwrap();
+            assert!(path.ends_with(&format!(".{name}")), "{path}");
+            assert!(fs::read(lab.file("a", &path)).unwrap() == *read(&image), "{url}");
+        }
+    });
+}
+
+#[test]
 fn what_is_wrong_is_refused_and_leaves_nothing() {
     in_lab(async |lab| {
         lab.ready().await;
