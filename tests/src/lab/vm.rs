@@ -271,8 +271,19 @@ impl Vm {
     /// # Panics
     /// When it does not within `limit`; the message carries the console.
     pub fn agent(&self, limit: Duration) -> Agent {
-        Agent::connect(&self.dir.path().join("qga"), limit)
-            .unwrap_or_else(|| panic!("no guest agent after {limit:?}; console:\n{}", self.serial()))
+        Agent::connect(&self.dir.path().join("qga"), limit).unwrap_or_else(|| {
+            panic!("no guest agent after {limit:?}; {}; console:\n{}", self.condition(), self.serial())
+        })
+    }
+
+    /// What a machine does that says nothing: its state, where its processor is, and what it has used.
+    fn condition(&self) -> String {
+        let socket = self.dir.path().join("qmp");
+        let (state, registers) =
+            (qmp::ask(&socket, "info", "status"), qmp::ask(&socket, "info", "registers"));
+        let (wall, cpu) = self.seconds();
+        let place = registers.lines().filter(|line| line.contains("IP=") || line.contains("CS"));
+        format!("{cpu} CPU s in {wall} s, {}, {}", state.trim(), place.collect::<Vec<_>>().join(" "))
     }
 
     /// Hands over the boot arguments as a KVM host does.

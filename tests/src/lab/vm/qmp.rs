@@ -11,6 +11,15 @@ use super::json::Lines;
 /// # Panics
 /// When QEMU refuses it or does not answer within a minute.
 pub(super) fn command(socket: &Path, word: &str, argument: &str) {
+    let said = ask(socket, word, argument);
+    assert_eq!(said, "", "{word} {argument} failed");
+}
+
+/// The same, for what it prints.
+///
+/// # Panics
+/// When QEMU refuses it or does not answer within a minute.
+pub(super) fn ask(socket: &Path, word: &str, argument: &str) -> String {
     let mut lines = Lines::connect(socket).expect("QEMU's control socket");
     lines.receive(Duration::from_secs(10)).expect("greeting of QEMU");
     execute(&mut lines, json!({ "execute": "qmp_capabilities" }));
@@ -19,7 +28,7 @@ pub(super) fn command(socket: &Path, word: &str, argument: &str) {
         &mut lines,
         json!({ "execute": "human-monitor-command", "arguments": { "command-line": line } }),
     );
-    assert_eq!(said.as_str().unwrap_or_default(), "", "{word} {argument} failed");
+    said.as_str().unwrap_or_default().to_owned()
 }
 
 /// Sends a message and waits for its answer; events in between are skipped.
