@@ -31,7 +31,7 @@ pub struct Pair {
     pub router: Namespace,
     pub outside: Namespace,
     _host: Namespace,
-    paths: Paths,
+    pub paths: Paths,
     _root: tempfile::TempDir,
 }
 
@@ -82,7 +82,7 @@ impl Pair {
     }
 
     /// A document as the host sends it. The answer comes when it is in force.
-    fn apply(&self, name: &str, text: &str) {
+    pub fn apply(&self, name: &str, text: &str) {
         fs::write(self.paths.cache().join(name), text).unwrap();
         assert_eq!(self.command(&["update_config.py", name]), Some(0), "{name}: {text}");
     }
