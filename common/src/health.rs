@@ -57,13 +57,9 @@ impl Health {
         self.causes().is_empty()
     }
 
-    /// One line for each cause, or `healthy`.
+    /// `health: healthy`, or a line `health: CAUSE: DETAIL` for each cause: what every role's `status` says.
     pub fn text(&self) -> String {
-        let causes = self.causes();
-        if causes.is_empty() {
-            return "healthy\n".to_owned();
-        }
-        causes.iter().map(|(cause, detail)| format!("{cause}: {detail}\n")).collect()
+        text(self.causes().iter().map(|(cause, detail)| format!("{cause}: {detail}")))
     }
 
     /// Compares the clock with what chrony knows and sets or clears the cause `clock`. Takes at most 5 s.
@@ -71,6 +67,12 @@ impl Health {
         let outcome = timeout(Duration::from_secs(5), tracking()).await;
         self.report("clock", outcome.unwrap_or_else(|_| Err("chronyd does not answer".to_owned())));
     }
+}
+
+/// The lines of `status` about these causes, or that there is none.
+pub fn text(causes: impl Iterator<Item = String>) -> String {
+    let lines: String = causes.map(|cause| format!("health: {cause}\n")).collect();
+    if lines.is_empty() { "health: healthy\n".to_owned() } else { lines }
 }
 
 async fn tracking() -> Result<(), String> {
@@ -109,10 +111,10 @@ mod tests {
     #[test]
     fn causes_come_and_go() {
         let health = Health::new();
-        assert_eq!(health.text(), "healthy\n");
+        assert_eq!(health.text(), "health: healthy\n");
         health.set("clock", "off by 9.0 s");
         health.clone().set("store", "does not answer");
-        assert_eq!(health.text(), "clock: off by 9.0 s\nstore: does not answer\n");
+        assert_eq!(health.text(), "health: clock: off by 9.0 s\nhealth: store: does not answer\n");
         health.report("clock", Ok(()));
         health.clear("store");
         assert!(health.is_well());

@@ -7,7 +7,7 @@
 //! - [`handover`]: how a role's core hands sockets and snapshots to its serve process.
 //! - [`sandbox`]: what a serve process may still do.
 //! - [`persist`]: state files that survive a power cut.
-//! - [`log`], [`metrics`], [`health`]: what an operator sees of a process.
+//! - [`log`], [`journal`], [`metrics`], [`health`], [`timeline`]: what an operator sees of a process.
 //! - [`supervise`]: starts and stops services through the init's supervisor; [`program`]: runs a program to its end.
 //! - [`paths`]: where things lie in a system VM.
 //! - [`token`]: the sealed token of a console URL.
@@ -17,6 +17,7 @@ pub mod channel;
 pub mod command;
 pub mod handover;
 pub mod health;
+pub mod journal;
 pub mod log;
 pub mod metrics;
 pub mod paths;
@@ -25,4 +26,5 @@ pub mod program;
 pub mod sandbox;
 pub mod shim;
 pub mod supervise;
+pub mod timeline;
 pub mod token;

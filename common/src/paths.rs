@@ -80,6 +80,16 @@ impl Paths {
         self.run().join("role")
     }
 
+    /// Where disks in the drive are shown.
+    pub fn media(&self) -> PathBuf {
+        self.run().join("media")
+    }
+
+    /// How far the start had come when; see [`crate::timeline`].
+    pub fn timeline(&self) -> PathBuf {
+        self.run().join("timeline")
+    }
+
     /// The folder that all others lie below.
     pub fn root(&self) -> &Path {
         &self.root

@@ -8,7 +8,7 @@ use common::{
     boot::{self, Identity, Seen},
     log,
     paths::Paths,
-    persist,
+    persist, timeline,
 };
 use rustix::system::RebootCommand;
 
@@ -49,7 +49,9 @@ fn run(paths: &Paths) -> io::Result<()> {
         _ => {}
     }
     let before = Seen::load(paths);
+    timeline::note(paths, "boot: waits for boot arguments");
     let seen = boot::wait(paths, before.as_ref(), LIMIT)?;
+    timeline::note(paths, "boot: has boot arguments");
     set_up(paths, before.as_ref(), &seen)?;
     if before.as_ref() == Some(&seen) {
         watch(paths, &seen)?;
@@ -77,6 +79,7 @@ fn set_up(paths: &Paths, before: Option<&Seen>, seen: &Seen) -> io::Result<()> {
         persist::write(&paths.cmdline(), format!("{}\n", seen.line).as_bytes(), 0o600)?;
     }
     let wrong = boot::apply(&plan, paths);
+    timeline::note(paths, "boot: the machine is set up, services start");
     for line in plan.remarks.iter().chain(&wrong) {
         tracing::warn!("{line}");
         boot::console(paths, &format!("trivium: boot: {line}"));

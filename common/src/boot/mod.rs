@@ -14,7 +14,7 @@ use std::{fs, io, io::Write as _};
 
 use tracing_subscriber::fmt::{format::Writer, time::FormatTime as _};
 
-use crate::{paths::Paths, persist};
+use crate::{paths::Paths, persist, timeline};
 
 pub use apply::{apply, discard_state, facts};
 pub use identity::{ArgumentError, Identity, LIMIT, Nic, Role, arguments};
@@ -60,9 +60,8 @@ pub fn ready(paths: &Paths, role: &str) -> io::Result<()> {
     }
     date.push('\n');
     persist::write(&paths.boot_done(), date.as_bytes(), 0o644)?;
-    let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
-    let uptime = uptime.split_ascii_whitespace().next().unwrap_or("0");
-    console(paths, &format!("TRIVIUM-READY role={role} uptime={uptime}"));
+    timeline::note(paths, &format!("{role}: ready"));
+    console(paths, &format!("TRIVIUM-READY role={role} uptime={:.2}", timeline::uptime()));
     Ok(())
 }
 

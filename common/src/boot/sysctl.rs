@@ -33,8 +33,8 @@ pub(super) fn settings(identity: &Identity, facts: &Facts) -> Vec<(String, Strin
     let forwards = matches!(identity.kind.as_str(), "router" | "vpcrouter");
     set("net/ipv4/ip_forward".into(), if forwards { "1" } else { "0" });
     if identity.role == Role::Router {
+        // How many connections there may be is for the core to say, by the memory there is.
         set("net/ipv4/ip_nonlocal_bind".into(), "1");
-        set("net/netfilter/nf_conntrack_max".into(), "1000000");
     }
     // The stricter of `all` and the interface's own counts: `all` stays open, each interface says its own.
     let loose = identity.role != Role::Router || identity.flag("disable_rp_filter");

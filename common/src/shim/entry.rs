@@ -7,12 +7,12 @@ use std::{
 };
 
 use super::{
-    certificate, journal, local,
+    certificate, local,
     recognise::{self, Call, Refused},
     scp, service, sftp,
     wire::{self, Reply, Request, WireError},
 };
-use crate::paths::Paths;
+use crate::{journal, paths::Paths, timeline};
 
 /// Longest time for a command that the core answers.
 const COMMAND: Duration = Duration::from_secs(600);
@@ -20,8 +20,9 @@ const COMMAND: Duration = Duration::from_secs(600);
 const CORE: Duration = Duration::from_secs(15);
 
 const HELP: &str = "\
-Commands: status, logs [service], help, systemctl start|stop|restart|status <service>,
-rules (router), sessions, cut <number> (console proxy), and the scripts below /opt/cloud/bin.
+Commands: status, logs [service], timeline, help, systemctl start|stop|restart|status <service>,
+rules, explain <packet>, diff <document>, metrics (router), sessions, cut <number> (console proxy),
+and the scripts below /opt/cloud/bin.
 There is no shell in this VM.
 ";
 
@@ -69,7 +70,7 @@ pub fn run(
         },
         Ok(call) => answer(paths, call),
         Err(refused) => {
-            journal::note(paths, &format!("refused: {refused}"));
+            journal::note(paths, "shim", &format!("refused: {refused}"));
             Reply::fail(refused.code(), &refused)
         }
     };
@@ -97,13 +98,14 @@ fn answer(paths: &Paths, call: Call) -> Reply {
         Call::Service { action, service } => service::control(paths, &service, action),
         Call::ServiceStatus { service, brief } => service::show(paths, &service, brief),
         Call::PowerOff => {
-            journal::note(paths, "power off");
+            journal::note(paths, "shim", "power off");
             local::power_off()
         }
         Call::Cleanup { path } => local::cleanup(paths, &path),
         Call::Writable => local::writable(paths),
         Call::Status => service::status(paths),
         Call::Logs { service } => service::logs(paths, service.as_deref()),
+        Call::Timeline => Reply::ok(timeline::read(paths)),
         Call::Core(words) => core(paths, words),
         Call::Help | Call::Receive { .. } | Call::Send { .. } | Call::Sftp => Reply::ok(HELP),
     }
@@ -112,11 +114,11 @@ fn answer(paths: &Paths, call: Call) -> Reply {
 fn outcome(paths: &Paths, command: &str, result: Result<String, certificate::CertificateError>) -> Reply {
     match result {
         Ok(text) => {
-            journal::note(paths, &format!("{command}: done"));
+            journal::note(paths, "shim", &format!("{command}: done"));
             Reply::ok(text)
         }
         Err(error) => {
-            journal::note(paths, &format!("{command}: {error}"));
+            journal::note(paths, "shim", &format!("{command}: {error}"));
             Reply::fail(1, format_args!("{command}: {error}"))
         }
     }
@@ -137,7 +139,7 @@ fn core(paths: &Paths, words: Vec<String>) -> Reply {
                 sleep(Duration::from_millis(100));
             }
             Err(error) => {
-                journal::note(paths, &format!("{command}: {error}"));
+                journal::note(paths, "shim", &format!("{command}: {error}"));
                 return Reply::fail(1, format_args!("{command}: {error}"));
             }
         }

@@ -7,7 +7,6 @@
 
 mod certificate;
 mod entry;
-mod journal;
 mod listen;
 mod local;
 pub mod recognise;

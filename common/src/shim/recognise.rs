@@ -77,6 +77,8 @@ pub enum Call {
         /// The service; all where absent.
         service: Option<String>,
     },
+    /// `timeline`: how the start went.
+    Timeline,
     /// `help`.
     Help,
     /// Everything else that is known: the role's core answers. Base name, then arguments.
@@ -144,10 +146,9 @@ const CORE: &[&str] = &[
     "ssvm-check.sh",
 ];
 
-/// Words of an operator that a role's core answers: the rules of a router, and which of them decides about a
-/// packet; the sessions of a console
-/// proxy, and the end of one.
-const OPERATOR: &[&str] = &["rules", "explain", "sessions", "cut"];
+/// Words of an operator that a role's core answers: the rules of a router, which of them decides about a
+/// packet, what a document would change, and figures; the sessions of a console proxy, and the end of one.
+const OPERATOR: &[&str] = &["rules", "explain", "diff", "metrics", "sessions", "cut"];
 
 /// The tail of the pipe by which a host asks for the MAC of an interface.
 const MAC_TAIL: &str = r"| grep link/ether | sed -e 's/^[ \t]*//' | cut -d' ' -f2";
@@ -206,7 +207,7 @@ fn program(command: &str, words: Vec<String>) -> Result<Call, Refused> {
         ("ls" | "cp" | "cat" | "ping" | "arping" | "systemctl" | "poweroff", _) => {
             Err(wrong("these arguments are not known"))
         }
-        ("status" | "logs" | "help", _) => script(name, words),
+        ("status" | "logs" | "timeline" | "help", _) => script(name, words),
         (name, _) if OPERATOR.contains(&name) => script(name, words),
         _ => Err(Refused::Unknown(shown(command))),
     }
@@ -240,6 +241,7 @@ pub fn script(name: &str, mut words: Vec<String>) -> Result<Call, Refused> {
         ("filesystem_writable_check.py", []) => Ok(Call::Writable),
         ("status", []) => Ok(Call::Status),
         ("logs", [] | [_]) => Ok(Call::Logs { service: list.first().map(|s| (*s).to_owned()) }),
+        ("timeline", []) => Ok(Call::Timeline),
         ("help", _) => Ok(Call::Help),
         (name, _) if CORE.contains(&name) || OPERATOR.contains(&name) => {
             words.insert(0, name.to_owned());
@@ -255,7 +257,8 @@ pub fn script(name: &str, mut words: Vec<String>) -> Result<Call, Refused> {
             | "cleanup.sh"
             | "filesystem_writable_check.py"
             | "status"
-            | "logs",
+            | "logs"
+            | "timeline",
             _,
         ) => Err(wrong("a wrong number of arguments")),
         _ => Err(Refused::Unknown(shown(name))),
@@ -358,6 +361,8 @@ mod tests {
             Call::Patched { pattern: "/opt/cloud/bin/keystore*".into() }
         );
         assert_eq!(of("logs core"), Call::Logs { service: Some("core".into()) });
+        assert_eq!(of("timeline"), Call::Timeline);
+        assert_eq!(of("diff vm_dhcp_entry.json.1"), core(&["diff", "vm_dhcp_entry.json.1"]));
         assert_eq!(of("cut 7"), core(&["cut", "7"]));
         assert_eq!(of(""), Call::Help);
     }

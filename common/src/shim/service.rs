@@ -15,6 +15,9 @@ use crate::{
 /// Bytes of a log that are shown.
 const TAIL: u64 = 64 * 1024;
 
+/// Logs that are single files: of the shim, and of what balances load.
+const PLAIN: [&str; 2] = ["shim", "haproxy"];
+
 /// The services of the image behind a name of the reference; empty where nothing of it runs here.
 fn behind(paths: &Paths, name: &str) -> Vec<String> {
     let names: &[&str] = match name {
@@ -87,13 +90,14 @@ pub(super) fn logs(paths: &Paths, service: Option<&str>) -> Reply {
     let folder = paths.at("/var/log");
     let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries.filter_map(|e| e.file_name().into_string().ok()).collect();
-    names.retain(|name| folder.join(name).join("current").is_file() || name == "shim.log");
+    let plain = |name: &str| PLAIN.iter().any(|known| name == format!("{known}.log"));
+    names.retain(|name| folder.join(name).join("current").is_file() || plain(name));
     names.sort();
     let Some(service) = service else {
-        return Reply::ok(format!("logs of: {}\n", names.join(" ").replace("shim.log", "shim")));
+        return Reply::ok(format!("logs of: {}\n", names.join(" ").replace(".log", "")));
     };
     let file = match service {
-        "shim" => folder.join("shim.log"),
+        plain if PLAIN.contains(&plain) => folder.join(format!("{plain}.log")),
         service if names.iter().any(|name| name == service) => folder.join(service).join("current"),
         _ => return Reply::fail(1, format_args!("logs: there are logs of: {}", names.join(" "))),
     };
@@ -123,6 +127,10 @@ mod tests {
         assert_eq!(logs(&paths, None).stdout, "logs of: core\n");
         let shown = logs(&paths, Some("core")).stdout;
         assert!(shown.len() <= 65_536 && shown.ends_with("end\n"));
+        fs::write(paths.at("/var/log/haproxy.log"), "WARNING\n").unwrap();
+        assert_eq!(logs(&paths, None).stdout, "logs of: core haproxy\n");
+        assert_eq!(logs(&paths, Some("haproxy")).stdout, "WARNING\n");
+        assert_eq!(logs(&paths, Some("shim")).code, 1, "it has noted nothing yet");
         assert_eq!(logs(&paths, Some("../../etc")).code, 1);
     }
 

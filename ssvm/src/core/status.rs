@@ -47,7 +47,7 @@ fn status(core: &Core, agent: &AgentHandle) -> String {
     let settings = core.state.get();
     // Writing into a string does not fail.
     let _ = writeln!(text, "name: {}\nchannel: {channel}\nserve: {serve}", core.identity.name);
-    let _ = write!(text, "health: {}", core.health.text());
+    text.push_str(&core.health.text());
     for (name, export) in &settings.exports {
         let _ = writeln!(text, "store: {} at {name}", export.url);
     }

@@ -54,7 +54,7 @@ fn nothing_listens_before_management_says_so() {
         }
         let status = lab.operator(&["status"]).await.stdout;
         assert!(status.contains("public 203.0.113.5:8080 plain: listening"), "{status}");
-        assert!(status.ends_with("healthy\n"), "{status}");
+        assert!(status.ends_with("health: healthy\n"), "{status}");
 
         // On every later connect management sends it again.
         assert!(succeeded(&lab.management.ask(start).await));
