@@ -40,6 +40,13 @@ pub(crate) enum Request {
         /// The document's text.
         document: String,
     },
+    /// What one document would change in a router: [`Script`].
+    RouterDiff {
+        /// Instance name of the router.
+        vm: String,
+        /// The document's text.
+        document: String,
+    },
     /// Runs one script of `/opt/cloud/bin` in a system VM: [`Script`].
     Run {
         /// Instance name of the VM.

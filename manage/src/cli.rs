@@ -150,6 +150,15 @@ pub(crate) enum Router {
         #[command(flatten)]
         to: To,
     },
+    /// Show what a document would change in a router, and change nothing.
+    Diff {
+        /// Instance name of the router.
+        vm: String,
+        /// File with the JSON document, `-` for standard input.
+        document: PathBuf,
+        #[command(flatten)]
+        to: To,
+    },
     /// Show what a router does.
     Show {
         /// Instance name of the router.

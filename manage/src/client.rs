@@ -166,9 +166,12 @@ pub(crate) fn router(command: Router) -> Done {
             let text = read(&document)?;
             script_done(&to, &Request::RouterPush { vm, document: text })
         }
+        Router::Diff { vm, document, to } => {
+            let text = read(&document)?;
+            script_done(&to, &Request::RouterDiff { vm, document: text })
+        }
         Router::Show { vm, to } => {
-            let arguments = if to.json { vec!["--json".to_owned()] } else { Vec::new() };
-            script_done(&to, &Request::Run { vm, script: "status".to_owned(), arguments })
+            script_done(&to, &Request::Run { vm, script: "status".to_owned(), arguments: Vec::new() })
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::{
     acl,
     balance::{self, Balance},
-    firewall,
+    firewall, helper,
     link::{self, Devices, Links},
     nat,
     nft::Table,
@@ -29,7 +29,7 @@ pub struct Plan {
 pub fn plan(setup: &Setup, state: &State, devices: &Devices) -> Plan {
     let view = View::new(setup, state, devices);
     let mut table = Table::default();
-    for feature in [firewall::plan, acl::plan, nat::plan, balance::plan, usage::plan] {
+    for feature in [firewall::plan, helper::plan, acl::plan, nat::plan, balance::plan, usage::plan] {
         feature(&view, &mut table);
     }
     let (links, settings) = (link::plan::plan(&view, devices), sysctl::nics(&view));

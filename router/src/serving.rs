@@ -25,7 +25,7 @@ pub fn listeners(view: &View<'_>) -> Vec<Listener> {
             let wanted = |service: &Service| match service {
                 Service::DnsUdp | Service::DnsTcp => view.serves_dns(),
                 Service::Dhcp | Service::DhcpFrames => n == 0,
-                Service::Metadata | Service::Password => true,
+                Service::Metadata | Service::MetadataTls | Service::Password => true,
             };
             let listener = |service| Listener { service, nic: nic.name.clone(), address: address.addr() };
             all.extend(Service::ALL.into_iter().filter(wanted).map(listener));
@@ -164,7 +164,7 @@ mod tests {
         let documents = [alias, &host(1, "10.30.0.20"), &host(2, "10.30.1.20"), &host(3, "10.30.2.20")];
         let (listeners, dhcp) =
             with(&setup_of(SHARED), &documents, |view, devices| (listeners(view), dhcp(view, devices)));
-        assert_eq!(listeners.len(), Service::ALL.len() + 4, "DHCP has one pair of sockets for the NIC");
+        assert_eq!(listeners.len(), Service::ALL.len() + 5, "DHCP has one pair of sockets for the NIC");
         let routers: Vec<_> = dhcp.subnets.iter().map(|s| (s.router.to_string(), s.resolvers[0])).collect();
         assert_eq!(routers[1], ("10.30.1.2".to_owned(), [10, 30, 1, 2].into()));
         assert_eq!(dhcp.hosts.len(), 2);

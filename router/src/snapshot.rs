@@ -52,14 +52,23 @@ pub enum Service {
     DnsTcp,
     /// TCP 80 on the address, listening.
     Metadata,
+    /// TCP 443 on the address, listening: the same behind TLS.
+    MetadataTls,
     /// TCP 8080 on the address, listening.
     Password,
 }
 
 impl Service {
     /// All services of a guest address.
-    pub const ALL: [Self; 6] =
-        [Self::Dhcp, Self::DhcpFrames, Self::DnsUdp, Self::DnsTcp, Self::Metadata, Self::Password];
+    pub const ALL: [Self; 7] = [
+        Self::Dhcp,
+        Self::DhcpFrames,
+        Self::DnsUdp,
+        Self::DnsTcp,
+        Self::Metadata,
+        Self::MetadataTls,
+        Self::Password,
+    ];
 
     /// The UDP or TCP port.
     pub const fn port(self) -> u16 {
@@ -67,6 +76,7 @@ impl Service {
             Self::Dhcp | Self::DhcpFrames => 67,
             Self::DnsUdp | Self::DnsTcp => 53,
             Self::Metadata => 80,
+            Self::MetadataTls => 443,
             Self::Password => 8080,
         }
     }
@@ -78,6 +88,7 @@ impl Service {
             Self::DnsUdp => "dns-udp",
             Self::DnsTcp => "dns-tcp",
             Self::Metadata => "metadata",
+            Self::MetadataTls => "metadata-tls",
             Self::Password => "password",
         }
     }

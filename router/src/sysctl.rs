@@ -5,7 +5,7 @@ use std::{fs, io};
 use crate::{state::Setup, view::View};
 
 /// Settings that do not depend on the boot arguments.
-const FIXED: [(&str, &str); 22] = [
+const FIXED: [(&str, &str); 23] = [
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/all/accept_source_route", "0"),
     ("ipv4/conf/default/accept_source_route", "0"),
@@ -27,6 +27,7 @@ const FIXED: [(&str, &str); 22] = [
     ("ipv4/tcp_syncookies", "1"),
     ("ipv4/tcp_timestamps", "0"),
     ("ipv4/tcp_tw_reuse", "1"),
+    ("ipv4/tcp_max_tw_buckets", "1000000"),
     ("core/somaxconn", "65535"),
     // Nothing is served over IPv6 yet.
     ("ipv6/conf/all/disable_ipv6", "1"),

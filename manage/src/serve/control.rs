@@ -126,7 +126,9 @@ async fn answer(manage: &Arc<Manage>, request: Request) -> Result<serde_json::Va
             let _held = Held::new(manage, vm.id);
             stop(manage, &vm, force).await
         }
-        Request::RouterPush { vm, document } => push(manage, &vm, &document).await,
+        Request::RouterPush { vm, document } => push(manage, &vm, &document, "update_config.py", "").await,
+        // The router takes a document whose name begins so away with its answer.
+        Request::RouterDiff { vm, document } => push(manage, &vm, &document, "diff", "diff.").await,
         Request::Run { vm, script, arguments } => {
             let vm = manage.find(&vm)?;
             run(manage, &vm, &script, arguments, Vec::new()).await
@@ -200,15 +202,22 @@ async fn stop(manage: &Manage, vm: &Vm, force: bool) -> Result<serde_json::Value
     json(())
 }
 
-async fn push(manage: &Manage, name: &str, document: &str) -> Result<serde_json::Value, String> {
+/// Copies a document to a router and has a script deal with it.
+async fn push(
+    manage: &Manage,
+    name: &str,
+    document: &str,
+    script: &str,
+    prefix: &str,
+) -> Result<serde_json::Value, String> {
     let vm = manage.find(name)?;
     if vm.kind != Kind::Router {
         return Err(format!("{name} is no router"));
     }
     let document = router::read(document).map_err(|error| error.to_string())?;
-    let name = format!("{}.json.{}", document.name, random_uuid());
+    let name = format!("{prefix}{}.json.{}", document.name, random_uuid());
     let file = File { name: name.clone(), content: document.json };
-    run(manage, &vm, "update_config.py", vec![name], vec![file]).await
+    run(manage, &vm, script, vec![name], vec![file]).await
 }
 
 async fn run(

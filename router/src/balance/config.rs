@@ -19,6 +19,8 @@ use super::model::{Algorithm, Balance, Front, Page, PageView, Rule, Stickiness, 
 const CONNECTIONS: u32 = 4096;
 /// Reloads that connections of a worker outlive.
 const RELOADS: u32 = 50;
+/// Where workers send what they complain about.
+pub const LOG: SocketAddrV4 = SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 3914);
 /// Where a leaving worker hands its tables of clients to the next one.
 const PEER: &str = "127.0.0.1:3915";
 /// Clients that a table of application cookies holds.
@@ -92,7 +94,7 @@ pub fn certificates(balance: &Balance) -> BTreeMap<String, &str> {
     tls.map(|tls| (certificate(&tls.pem), tls.pem.as_str())).collect()
 }
 
-fn certificate(pem: &str) -> String {
+pub(crate) fn certificate(pem: &str) -> String {
     format!("{}.pem", digest(pem))
 }
 
@@ -163,12 +165,14 @@ fn text(balance: &Balance, files: &Files, seal: &str, servers: bool) -> String {
     out.line(format_args!("chroot {}", files.empty().display()));
     out.line(format_args!("user {USER}"));
     out.line(format_args!("group {USER}"));
+    out.line(format_args!("log {LOG} local0 warning"));
     out.line("localpeer trivium");
     out.line(format_args!("mworker-max-reloads {RELOADS}"));
     out.line(format_args!("server-state-file {}", files.servers().display()));
     out.section("defaults");
     for line in [
         "mode tcp",
+        "log global",
         "option redispatch",
         "option dontlognull",
         "option contstats",

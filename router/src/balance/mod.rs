@@ -2,10 +2,12 @@
 //!
 //! A document's lines become a [`model`] that cannot be wrong, that becomes HAProxy's [`config`], and [`process`]
 //! brings the running HAProxy to it: servers come and go by its [`runtime`] interface, another rule makes a new worker
-//! beside the old one, which finishes its connections. [`stats`] adds up what all workers have counted.
+//! beside the old one, which finishes its connections. [`stats`] adds up what all workers have counted, [`log`]
+//! keeps what they complain about.
 
 mod cli;
 pub mod config;
+pub mod log;
 pub mod model;
 pub mod process;
 pub mod runtime;

@@ -41,11 +41,9 @@ impl Alerts {
 
     /// Notes one. `severity` is `ALERT` or `INFO`.
     pub(super) fn note(&mut self, severity: &str, process: &str, text: &str) {
-        let Civil { year, month, day, hour, minute, second, millisecond } = SystemTime::now().into();
-        self.lines.push_back(format!(
-            "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02},{millisecond:03} [{severity}] \
-             [{process}] {text}"
-        ));
+        let now = Civil::from(SystemTime::now());
+        let line = format!("{},{:03} [{severity}] [{process}] {text}", now.text(), now.millisecond);
+        self.lines.push_back(line);
         while self.lines.len() > KEPT {
             self.lines.pop_front();
         }

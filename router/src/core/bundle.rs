@@ -3,7 +3,7 @@
 
 /// One item, in the order of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Item {
+pub enum Item {
     /// A file and its content, without the line break before its closing tag.
     File(String, Vec<u8>),
     /// A command, split into words.
@@ -13,13 +13,13 @@ pub(super) enum Item {
 /// A bundle that cannot be read. Nothing of it is applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {reason}; nothing of this bundle was applied")]
-pub(super) struct BundleError {
+pub struct BundleError {
     line: usize,
     reason: &'static str,
 }
 
 /// Reads a bundle.
-pub(super) fn read(bytes: &[u8]) -> Result<Vec<Item>, BundleError> {
+pub fn read(bytes: &[u8]) -> Result<Vec<Item>, BundleError> {
     let mut items = Vec::new();
     let lines: Vec<&[u8]> = bytes.split(|b| *b == b'\n').collect();
     let mut at = 0;

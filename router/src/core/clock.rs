@@ -21,6 +21,14 @@ pub(super) struct Civil {
     pub(super) millisecond: u32,
 }
 
+impl Civil {
+    /// `2025-11-02 10:15:00`, without what is below a second.
+    pub(super) fn text(&self) -> String {
+        let Self { year, month, day, hour, minute, second, .. } = self;
+        format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+    }
+}
+
 impl From<SystemTime> for Civil {
     fn from(moment: SystemTime) -> Self {
         let since = moment.duration_since(UNIX_EPOCH).unwrap_or_default();

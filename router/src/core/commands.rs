@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -22,7 +21,8 @@ use super::{
     checks, diagnose,
     engine::Engine,
     inbox::{Found, Inbox},
-    legacy,
+    legacy, media,
+    metrics::{self, Measured},
 };
 use crate::{
     document::Document,
@@ -32,8 +32,14 @@ use crate::{
     plan::plan,
 };
 
+mod diff;
+mod status;
+
 /// How long a document waits for a NIC that it names: hot-plugged ones may come after it.
 const NIC: Duration = Duration::from_secs(15);
+
+/// Where the host copies files to.
+const CACHE: &str = "/var/cache/cloud";
 
 /// Answers commands; clones share everything.
 #[derive(Debug, Clone)]
@@ -43,11 +49,13 @@ pub(super) struct Commands {
     engine: Arc<Mutex<Engine>>,
     netlink: Netlink,
     started: Instant,
+    measured: Measured,
 }
 
 impl Commands {
     pub(super) fn new(paths: Paths, engine: Arc<Mutex<Engine>>, netlink: Netlink) -> Self {
-        Self { inbox: Inbox::new(&paths), paths, engine, netlink, started: Instant::now() }
+        let (inbox, started) = (Inbox::new(&paths), Instant::now());
+        Self { inbox, paths, engine, netlink, started, measured: Measured::new() }
     }
 
     /// Answers one command.
@@ -93,7 +101,10 @@ impl Commands {
                 Ok(text) => Reply::ok(text),
                 Err(error) => Reply::fail(1, error),
             },
-            _ => match legacy::documents(command, arguments) {
+            "cks_iso.sh" => media::run(&self.paths, arguments).await,
+            "diff" => self.diff(arguments).await,
+            "metrics" => metrics::report(&self.engine, &self.measured).await,
+            _ => match legacy::documents(command, arguments, |path| self.copied(path)) {
                 Some(documents) => self.stand_in(documents).await,
                 None => Reply::fail(127, format_args!("{command}: not served by this router")),
             },
@@ -117,6 +128,7 @@ impl Commands {
             Ok(Found::Done) => return Reply::ok(""),
             Err(reason) => return Reply::fail(1, reason),
         };
+        let began = Instant::now();
         let outcome = match Document::read(&bytes) {
             Ok(document) => {
                 let documents = vec![document];
@@ -125,6 +137,7 @@ impl Commands {
             }
             Err(error) => Err(error.to_string()),
         };
+        self.measured.change(began.elapsed(), usize::from(outcome.is_err()));
         self.inbox.finish(name, &bytes, outcome.is_ok(), keep);
         match outcome {
             Ok(()) => Reply::ok(""),
@@ -132,6 +145,15 @@ impl Commands {
                 tracing::warn!(name, reason, "a document was refused");
                 Reply::fail(1, format_args!("{name}: {reason}"))
             }
+        }
+    }
+
+    /// A file that the host has copied to the folder of documents.
+    fn copied(&self, path: &str) -> Option<Vec<u8>> {
+        let inside = Path::new(path).parent() == Some(Path::new(CACHE));
+        match self.find(base_name(path)) {
+            Ok(Found::Bytes(bytes)) if inside => Some(bytes),
+            _ => None,
         }
     }
 
@@ -176,6 +198,7 @@ impl Commands {
                 return Reply::fail(1, format_args!("{name}: {error}"));
             }
         };
+        let began = Instant::now();
         let mut failures = Vec::new();
         let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
         let (mut names, mut documents, mut others) = (Vec::new(), Vec::new(), Vec::new());
@@ -183,7 +206,7 @@ impl Commands {
             match item {
                 Item::File(path, content) => {
                     let name = base_name(&path).to_owned();
-                    let inside = Path::new(&path).parent() == Some(Path::new("/var/cache/cloud"));
+                    let inside = Path::new(&path).parent() == Some(Path::new(CACHE));
                     if inside && Inbox::is_name(&name) {
                         files.insert(name, content);
                     } else {
@@ -223,6 +246,7 @@ impl Commands {
                 failures.push(format!("{command}: {}", reply.stderr.trim()));
             }
         }
+        self.measured.change(began.elapsed(), failures.len());
         self.inbox.finish(name, if secret { &[] } else { &bytes }, true, true);
         if failures.is_empty() {
             return Reply::ok("");
@@ -327,71 +351,6 @@ impl Commands {
             }
             Err(error) => Reply::fail(1, format_args!("explain: {error}")),
         }
-    }
-
-    /// What an operator asks first.
-    async fn status(&self) -> String {
-        let mut engine = self.engine.lock().await;
-        engine.balancer().refresh().await;
-        let (balanced, well) = (engine.balancer().report(), engine.balancer().is_well());
-        let (setup, state) = (engine.network().setup(), engine.network().state());
-        let mut text = String::new();
-        let connected = *engine.handover().connected().borrow();
-        let mut line = |name: &str, value: String| {
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "{name}: {value}");
-        };
-        line("role", "router".to_owned());
-        line("name", setup.name.clone());
-        line("core running for", format!("{} s", self.started.elapsed().as_secs()));
-        line(
-            "control",
-            format!("{} {}/{}", setup.control.name(), setup.control.address, setup.control.prefix),
-        );
-        let view = engine.network().view();
-        for nic in view.guests.values() {
-            let role = if nic.tier.is_some() { "tier" } else { "guest" };
-            nic.addresses.iter().for_each(|address| line(role, format!("{} {address}", nic.name)));
-        }
-        for (mac, tier) in
-            state.tiers.iter().filter(|(mac, _)| engine.network().devices().by_mac(**mac).is_none())
-        {
-            line("tier without its NIC", format!("{mac} {}/{}", tier.address, tier.prefix));
-        }
-        for (address, details) in &state.addresses {
-            let role = if details.private_gateway { "private gateway" } else { "public" };
-            line(role, format!("{address}/{}", details.prefix));
-        }
-        for (name, figure) in engine.figures() {
-            line(name, figure.to_string());
-        }
-        for rule in balanced {
-            let (up, servers, current, count) = (rule.up, rule.servers, rule.current, rule.count);
-            let servers =
-                format!("{up} of {servers} servers, {current} connections, {} since it began", count.total);
-            let bytes = format!("{} bytes received, {} sent", count.received, count.sent);
-            line(&format!("balanced {}", rule.front), format!("{servers}, {bytes}"));
-        }
-        for (name, figure) in &engine.counters {
-            line(name, figure.to_string());
-        }
-        if let Some(last) = engine.last() {
-            let ago = last.at.elapsed().unwrap_or_default().as_secs();
-            let ms = last.took.as_secs_f64() * 1000.0;
-            line("last change", format!("{}, took {ms:.1} ms, {ago} s ago", last.what));
-        }
-        let failures = engine.handover().failures();
-        let missing: Vec<String> = failures.iter().map(|(name, why)| format!("{name}: {why}")).collect();
-        line(
-            "health",
-            match (connected, missing.is_empty()) {
-                _ if !well => "HAProxy is not there: nothing is balanced".to_owned(),
-                (true, true) => "healthy".to_owned(),
-                (false, _) => "serve is not there: guests get no answers".to_owned(),
-                (true, false) => format!("sockets that cannot be opened: {}", missing.join(", ")),
-            },
-        );
-        text
     }
 }
 

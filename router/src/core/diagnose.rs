@@ -48,9 +48,15 @@ fn command<'a>(words: &[&'a str]) -> Result<(&'static str, Vec<&'a str>), String
 }
 
 async fn execute(program: &str, arguments: &[&str]) -> (String, String, i32) {
-    let mut command = Command::new(program);
-    command.args(arguments).env("PATH", PROGRAMS).stdin(Stdio::null()).kill_on_drop(true);
-    let run = command.output();
+    let run = async {
+        match start(program, arguments).await {
+            // Its package has it under this name, and leaves the other one to whoever installs it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                start(&format!("{program}.db"), arguments).await
+            }
+            other => other,
+        }
+    };
     match timeout(LIMIT, run).await {
         Err(_) => (String::new(), format!("{program} took longer than {} s", LIMIT.as_secs()), 124),
         Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
@@ -62,6 +68,12 @@ async fn execute(program: &str, arguments: &[&str]) -> (String, String, i32) {
             (text(&output.stdout), text(&output.stderr), output.status.code().unwrap_or(125))
         }
     }
+}
+
+async fn start(program: &str, arguments: &[&str]) -> io::Result<std::process::Output> {
+    let mut command = Command::new(program);
+    command.args(arguments).env("PATH", PROGRAMS).stdin(Stdio::null()).kill_on_drop(true);
+    command.output().await
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Everything that documents change, behind one lock: the network, and what guests are told.
 
+mod preview;
+
 use std::{
     collections::BTreeMap,
     fs,

@@ -79,6 +79,13 @@ impl Inbox {
         }
     }
 
+    /// Takes a document away that was never to be dealt with.
+    pub(super) fn forget(&self, name: &str) {
+        if let Err(error) = fs::remove_file(self.cache.join(name)) {
+            tracing::warn!(%error, name, "a document cannot be removed");
+        }
+    }
+
     fn archived(&self, name: &str) -> PathBuf {
         self.cache.join("processed").join(format!("{name}.gz"))
     }

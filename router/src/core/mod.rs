@@ -4,7 +4,7 @@
 mod accounting;
 mod alerts;
 mod archive;
-mod bundle;
+pub mod bundle;
 mod checks;
 mod clock;
 mod commands;
@@ -12,11 +12,13 @@ mod diagnose;
 mod engine;
 mod inbox;
 mod legacy;
+mod media;
+mod metrics;
 mod zip;
 
 use std::{io, sync::Arc, time::Duration};
 
-use common::{boot, handover, paths::Paths, sandbox::User, shim};
+use common::{boot, handover, paths::Paths, sandbox::User, shim, timeline};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::Mutex,
@@ -26,6 +28,7 @@ use tokio::{
 use self::{commands::Commands, engine::Engine};
 use crate::{
     apply::{ApplyError, Network},
+    balance, helper,
     link::netlink::{LinkError, Netlink},
     snapshot::{COUNTERS, EVENT, Event},
     state::{Setup, SetupError},
@@ -85,12 +88,17 @@ pub fn run(paths: &Paths) -> Result<(), Error> {
 }
 
 async fn serve(paths: &Paths) -> Result<(), Error> {
-    let setup = Setup::new(&boot::load(paths)?)?;
+    let note = |what: &str| timeline::note(paths, &format!("core: {what}"));
+    note("starts");
+    let mut setup = Setup::new(&boot::load(paths)?)?;
+    setup.helpers = helper::present().await;
     let netlink = Netlink::open().map_err(io_error("cannot open netlink"))?;
     wait_for_nics(&setup, &netlink).await?;
+    note("NICs are there");
     sysctl::apply(&sysctl::plan(&setup, sysctl::memory()));
     let mut network = Network::load(paths, setup, netlink.clone())?;
     network.reconcile().await?;
+    note("the network is in force");
     let user = User::named(paths, User::SERVE).map_err(io_error("cannot read the accounts"))?;
     let (handover, mut events) =
         handover::Core::listen(paths, user).map_err(io_error("cannot listen for serve"))?;
@@ -104,7 +112,16 @@ async fn serve(paths: &Paths) -> Result<(), Error> {
     // Tasks of their own: each holds the engine while it waits for the kernel or for HAProxy, and what is
     // heard from serve below waits for the engine.
     let mut following = tokio::spawn(follow(netlink, Arc::clone(&engine)));
-    let mut balancing = tokio::spawn(balance(Arc::clone(&engine)));
+    let mut balancing = tokio::spawn(watch_balance(Arc::clone(&engine)));
+    let log = paths.clone();
+    tokio::spawn(async move { balance::log::keep(&log).await });
+    let (first, own) = (engine.lock().await.handover().connected(), paths.clone());
+    tokio::spawn(async move {
+        let mut first = first;
+        if first.wait_for(|there| *there).await.is_ok() {
+            timeline::note(&own, "core: guests are answered");
+        }
+    });
     let (told, heard) = (Arc::clone(&engine), engine.lock().await.handover().connected());
     tokio::spawn(async move { alerts::follow(heard, &told).await });
     let mut end = signal(SignalKind::terminate()).map_err(io_error("cannot await signals"))?;
@@ -163,11 +180,22 @@ async fn wait_for_nics(setup: &Setup, netlink: &Netlink) -> Result<(), LinkError
     })
 }
 
-/// Sees to it that what is balanced stays so.
-async fn balance(engine: Arc<Mutex<Engine>>) {
+/// Sees to it that what is balanced stays so, and that the management server hears where it does not.
+async fn watch_balance(engine: Arc<Mutex<Engine>>) {
+    let mut away = false;
     loop {
         sleep(BALANCE).await;
-        engine.lock().await.balancer().tick().await;
+        let mut engine = engine.lock().await;
+        let before = engine.balancer().is_well();
+        engine.balancer().tick().await;
+        let well = engine.balancer().is_well();
+        if !before && !well && !away {
+            away = true;
+            engine.alerts.note("ALERT", "haproxy", "service is down: nothing is balanced");
+        } else if well && away {
+            away = false;
+            engine.alerts.note("INFO", "haproxy", "service is running again");
+        }
     }
 }
 

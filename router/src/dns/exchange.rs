@@ -72,7 +72,10 @@ pub async fn ask(upstream: SocketAddr, question: &Question) -> Result<Said, Fail
 }
 
 /// The question as the upstream gets it.
-fn compose(question: &Question) -> Result<(Message, Vec<u8>), hickory_proto::ProtoError> {
+///
+/// # Errors
+/// Where it cannot be put into bytes.
+pub fn compose(question: &Question) -> Result<(Message, Vec<u8>), hickory_proto::ProtoError> {
     let mut name: Name = question.query.name().clone();
     name.randomize_label_case();
     let mut message = Message::new(rand::random(), MessageType::Query, OpCode::Query);
@@ -123,7 +126,7 @@ async fn over_tcp(upstream: SocketAddr, asked: &Message, bytes: &[u8]) -> Result
 }
 
 /// Reads an answer if it is one to this question.
-fn fitting(asked: &Message, bytes: &[u8]) -> Option<Message> {
+pub fn fitting(asked: &Message, bytes: &[u8]) -> Option<Message> {
     let message = Message::from_vec(bytes).ok()?;
     let same = message.metadata.id == asked.metadata.id
         && message.metadata.message_type == MessageType::Response
@@ -266,5 +269,19 @@ mod tests {
         let (address, udp, tcp) = upstream().await;
         drop((udp, tcp));
         assert!(matches!(ask(address, &question()).await, Err(Failure::Io(_))));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_answer_is_taken_or_not(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..600),
+            cut in 0..80_usize,
+        ) {
+            let (asked, sent) = compose(&question()).unwrap();
+            proptest::prop_assert!(fitting(&asked, &bytes).is_none(), "no answer by chance");
+            // The question itself with its end changed: never an answer to it.
+            let kept = sent.len().saturating_sub(cut);
+            let _ = fitting(&asked, &[&sent[..kept], &bytes[..]].concat());
+        }
     }
 }

@@ -69,7 +69,11 @@ fn protocol(node: &Node<'_>) -> Result<Protocol, DocumentError> {
         "icmp" => return icmp(node),
         "tcp" => Transport::Tcp,
         "udp" => Transport::Udp,
-        _ => return Err(node.error("protocol", format_args!("{word:?} is none of tcp, udp, icmp, all"))),
+        number => {
+            let reason = format_args!("{word:?} is none of tcp, udp, icmp, all, nor a number");
+            let number = number.parse::<u8>().map_err(|_| node.error("protocol", reason))?;
+            return Ok(Protocol::Number(number));
+        }
     };
     Ok(Protocol::Transport { transport, ports: ports(node)? })
 }

@@ -3,7 +3,7 @@
 
 #[cfg(test)]
 mod tests;
-mod text;
+pub(crate) mod text;
 mod walk;
 
 use std::{fmt, net::Ipv4Addr};

@@ -1,9 +1,9 @@
 //! Conditions and keys as people read them.
 
-use crate::nft::{Field, Match, Part};
+use crate::nft::{Action, Field, Match, Part, Value};
 
 /// The conditions of a rule, with what separates them from what it does.
-pub(super) fn conditions(matches: &[Match]) -> String {
+pub(crate) fn conditions(matches: &[Match]) -> String {
     let all: Vec<String> = matches.iter().map(condition).collect();
     if all.is_empty() { String::new() } else { format!("{}: ", all.join(", ")) }
 }
@@ -44,7 +44,7 @@ const fn name(field: Field) -> &'static str {
 }
 
 /// A key, with blanks between its parts.
-pub(super) fn key(parts: &[Part]) -> String {
+pub(crate) fn key(parts: &[Part]) -> String {
     let part = |part: &Part| match part {
         Part::Address(address) => address.to_string(),
         Part::Transport(transport) => transport.word().to_owned(),
@@ -52,4 +52,55 @@ pub(super) fn key(parts: &[Part]) -> String {
         Part::Nic(nic) => nic.clone(),
     };
     parts.iter().map(part).collect::<Vec<_>>().join(" ")
+}
+
+fn fields(fields: &[Field]) -> String {
+    fields.iter().map(|field| name(*field)).collect::<Vec<_>>().join(" and ")
+}
+
+/// What a key leads to, with what separates them; empty for an element of a set.
+pub(crate) fn value(value: &Value) -> String {
+    match value {
+        Value::Nothing => String::new(),
+        Value::Address(address) => format!(" = {address}"),
+        Value::Port(port) => format!(" = {port}"),
+        Value::Mark(mark) => format!(" = mark {mark}"),
+        Value::Accept => ": accept".to_owned(),
+        Value::Drop => ": drop".to_owned(),
+        Value::Jump(chain) => format!(": try {chain}"),
+    }
+}
+
+/// What a rule does.
+pub(crate) fn action(action: &Action) -> String {
+    match action {
+        Action::Accept => "accept".to_owned(),
+        Action::Drop => "drop".to_owned(),
+        Action::Return => "return".to_owned(),
+        Action::Jump(chain) => format!("try {chain}"),
+        Action::Lookup(key, map) => format!("as {map} says of the {}", fields(key)),
+        Action::Untrack => "keep no connection".to_owned(),
+        Action::Count(counter) => format!("count as {counter}"),
+        Action::MarkConnection(mark) => format!("mark the connection {mark}"),
+        Action::MarkConnectionBy(key, map) => {
+            format!("mark the connection as {map} says of the {}", fields(key))
+        }
+        Action::RestoreMark => "mark the packet as its connection".to_owned(),
+        Action::TranslateBy(key, map) => format!("destination as {map} says of the {}", fields(key)),
+        Action::TranslatePortBy(key, addresses, ports) => {
+            format!("destination as {addresses} and {ports} say of the {}", fields(key))
+        }
+        Action::Translate(address) => format!("destination becomes {address}"),
+        Action::TranslatePorts(address, _, ports) => match ports.as_slice() {
+            [(from, to)] => format!("destination becomes {address}, port {from} becomes {to}"),
+            ports => format!("destination becomes {address}, each of {} ports another one", ports.len()),
+        },
+        Action::SourceBy(key, map) => format!("source as {map} says of the {}", fields(key)),
+        Action::Source(address) => format!("source becomes {address}"),
+        Action::Spread(spread) => {
+            let servers: Vec<String> = spread.targets.iter().map(ToString::to_string).collect();
+            format!("to one of {}, port {}", servers.join(" "), spread.port)
+        }
+        Action::Help(helper) => format!("follow it as {}", helper.name()),
+    }
 }

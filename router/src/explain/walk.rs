@@ -212,6 +212,7 @@ impl<'a> Walk<'a> {
                 }
             }
             Action::RestoreMark => self.mark = self.connection_mark,
+            Action::Help(_) => self.say(format_args!("{place}{}", text::action(action))),
             Action::TranslateBy(fields, map) => address = value_address(found(fields, map, self)),
             Action::TranslatePortBy(fields, addresses, ports) => {
                 address = value_address(found(fields, addresses, self));

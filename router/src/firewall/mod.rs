@@ -11,6 +11,7 @@ use ipnet::Ipv4Net;
 use self::bag::Verdict;
 pub(crate) use self::bag::protocol;
 use crate::{
+    helper,
     nft::{Action, Base, Field, Hook, Key, Match, Part, Table, Value, ValueKind},
     state::{Direction, Kind},
     types::{Nets, Ports, Transport},
@@ -102,6 +103,9 @@ fn early(view: &View<'_>, table: &mut Table) {
             }
         }
     }
+    if helper::is_used(view) {
+        table.chain("early").add([], Action::Jump(helper::CHAIN.into()));
+    }
     if view.has_gates() {
         let gated = Match::Known(Field::Destination, PUBLIC);
         table.chain("early").add([gated], Action::Jump("gate".into()));
@@ -157,7 +161,7 @@ fn input_guest(view: &View<'_>, nic: &GuestNic<'_>, table: &mut Table, name: &st
         return;
     }
     chain.add(one_port(Transport::Udp, 67).into_iter().collect::<Vec<_>>(), Action::Accept);
-    let mut services = vec![(Transport::Tcp, 80), (Transport::Tcp, 8080)];
+    let mut services = vec![(Transport::Tcp, 80), (Transport::Tcp, 443), (Transport::Tcp, 8080)];
     let dns = [(Transport::Udp, 53), (Transport::Tcp, 53)];
     let mine = Match::To(nic.addresses.iter().map(|net| Ipv4Net::from(net.addr())).collect());
     match (view.serves_dns(), view.setup.exposed_dns) {

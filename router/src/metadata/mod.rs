@@ -6,8 +6,10 @@
 //!
 //! - [`tree`]: which path means what (pure).
 //! - [`store`]: what the guests may read.
+//! - [`media`]: the disk in the drive, which is served beside it.
 //! - [`task`]: the requests.
 
+pub mod media;
 pub mod store;
 pub mod task;
 pub mod tree;

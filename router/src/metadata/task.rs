@@ -1,6 +1,6 @@
 //! The requests.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use hyper::{
@@ -10,6 +10,7 @@ use hyper::{
 };
 
 use super::{
+    media::{self, Media},
     store::Store,
     tree::{self, Found},
 };
@@ -24,14 +25,23 @@ use crate::serve::{
 pub struct Service {
     /// What the guests may read.
     pub store: Store,
+    media: Media,
     networks: Arc<ArcSwap<Networks>>,
     counters: Arc<Counters>,
 }
 
 impl Service {
     /// A service that knows nobody yet.
-    pub fn new(networks: Arc<ArcSwap<Networks>>, counters: Arc<Counters>) -> Self {
-        Self { store: Store::default(), networks, counters }
+    pub fn new(media: Media, networks: Arc<ArcSwap<Networks>>, counters: Arc<Counters>) -> Self {
+        Self { store: Store::default(), media, networks, counters }
+    }
+
+    /// The decoded path, where it is one of the disk in the drive and the guest is of this network.
+    fn on_disk(&self, listener: Ipv4Addr, guest: Ipv4Addr, path: &str) -> Option<String> {
+        let path = tree::decode(path)?;
+        let rest = path.strip_prefix('/')?.strip_prefix(media::NAME)?;
+        let inside = rest.is_empty() || rest.starts_with('/');
+        (inside && self.networks.load().share(listener, guest)).then_some(path)
     }
 
     fn respond(&self, listener: Ipv4Addr, guest: Ipv4Addr, method: &Method, path: &str) -> Answer {
@@ -56,6 +66,8 @@ impl Service {
 
 impl Handler for Service {
     const KEPT: bool = true;
+    /// A disk is fetched in one go.
+    const LIFE: Duration = Duration::from_secs(1800);
 
     async fn answer(
         self: Arc<Self>,
@@ -63,7 +75,12 @@ impl Handler for Service {
         guest: Ipv4Addr,
         request: &Request<Incoming>,
     ) -> Answer {
-        let answer = self.respond(listener, guest, request.method(), request.uri().path());
+        let answer = match self.on_disk(listener, guest, request.uri().path()) {
+            Some(path) if matches!(*request.method(), Method::GET | Method::HEAD) => {
+                self.media.answer(path, *request.method() == Method::HEAD).await
+            }
+            _ => self.respond(listener, guest, request.method(), request.uri().path()),
+        };
         let served = answer.status() == StatusCode::OK;
         count(if served { &self.counters.metadata_served } else { &self.counters.metadata_refused });
         answer

@@ -77,7 +77,7 @@ fn is(part: &str, name: &str) -> bool {
 }
 
 /// Percent-decodes a path; `None` where that gives no text.
-fn decode(path: &str) -> Option<String> {
+pub(super) fn decode(path: &str) -> Option<String> {
     if path.len() > LONGEST {
         return None;
     }

@@ -32,6 +32,9 @@ pub fn changes(old: &Table, new: &Table, seal: &str, seals: &mut Vec<String>) ->
     for name in old.counters.difference(&new.counters) {
         render.delete_counter(name);
     }
+    for helper in old.helpers.difference(&new.helpers) {
+        render.delete_helper(*helper);
+    }
     if !render.is_empty() {
         if render.deletes() || seals.len() >= SEALS || seals.iter().any(|present| present == seal) {
             seals.drain(..).for_each(|name| render.delete_chain(&name));
@@ -60,6 +63,9 @@ pub fn replacement(new: &Table, seal: &str, figures: &BTreeMap<String, (u64, u64
 fn declare(render: &mut Renderer, old: &Table, new: &Table, figures: &BTreeMap<String, (u64, u64)>) {
     for name in new.counters.difference(&old.counters) {
         render.add_counter(name, figures.get(name).copied().unwrap_or_default());
+    }
+    for helper in new.helpers.difference(&old.helpers) {
+        render.add_helper(*helper);
     }
     for (name, map) in new.maps.iter().filter(|(name, _)| !old.maps.contains_key(*name)) {
         render.add_map(name, map);

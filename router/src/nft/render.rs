@@ -20,7 +20,7 @@ use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use super::table::{Action, Base, Field, Hook, Key, Map, Match, Part, Rule, Spread, Value, ValueKind};
-use crate::types::Transport;
+use crate::{helper::Helper, types::Transport};
 
 /// The one table of this machine.
 pub const TABLE: &str = "trivium";
@@ -83,6 +83,15 @@ impl Renderer {
         self.0.push(Command::Plain(json!({"delete": {"counter": counter}})));
     }
 
+    pub(super) fn add_helper(&mut self, helper: Helper) {
+        self.0.push(Command::Plain(helper_command(helper)));
+    }
+
+    pub(super) fn delete_helper(&mut self, helper: Helper) {
+        let object = json!({"family": "inet", "table": TABLE, "name": helper.name()});
+        self.0.push(Command::Plain(json!({"delete": {"ct helper": object}})));
+    }
+
     pub(super) fn add_map(&mut self, name: &str, map: &Map) {
         self.map_command("add", name, map);
     }
@@ -136,9 +145,12 @@ impl Renderer {
     pub(super) fn add_rule(&mut self, chain: &str, rule: &Rule) {
         let mut expr: Vec<_> = rule.matches.iter().map(condition).collect();
         let Some(action) = action(&rule.action) else {
-            // The crate writes this statement as a bare word, which nft refuses.
             let mut expr: Vec<Json> = expr.iter().map(|statement| json!(statement)).collect();
-            expr.push(json!({"notrack": null}));
+            expr.push(match rule.action {
+                Action::Help(helper) => json!({"ct helper": helper.name()}),
+                // The crate writes this statement as a bare word, which nft refuses.
+                _ => json!({"notrack": null}),
+            });
             let rule = json!({"family": "inet", "table": TABLE, "chain": chain, "expr": expr});
             self.0.push(Command::Plain(json!({"add": {"rule": rule}})));
             return;
@@ -347,10 +359,24 @@ fn condition(condition: &Match) -> Statement<'static> {
     }
 }
 
-/// `None` for [`Action::Untrack`].
+/// The object for a protocol that the kernel follows.
+fn helper_command(helper: Helper) -> Json {
+    json!({"add": {"ct helper": {
+        "family": "inet", "table": TABLE, "name": helper.name(), "type": helper.name(),
+        "protocol": helper.transport().word(), "l3proto": "ip"
+    }}})
+}
+
+/// What shows whether the kernel can follow a protocol; to be checked only.
+pub(super) fn probe(helper: Helper) -> Vec<Command> {
+    let table = NfObject::CmdObject(NfCmd::Add(NfListObject::Table(table())));
+    vec![Command::Typed(Box::new(table)), Command::Plain(helper_command(helper))]
+}
+
+/// `None` for what the crate has no type for.
 fn action(action: &Action) -> Option<Statement<'static>> {
     Some(match action {
-        Action::Untrack => return None,
+        Action::Untrack | Action::Help(_) => return None,
         Action::Accept => Statement::Accept(None),
         Action::Drop => Statement::Drop(None),
         Action::Return => Statement::Return(None),

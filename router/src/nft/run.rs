@@ -10,9 +10,11 @@ use tokio::{
 };
 
 use super::{
-    render::{Command as Change, TABLE},
+    render::{Command as Change, TABLE, probe},
     table::SEAL,
 };
+
+use crate::helper::Helper;
 
 /// Where programs of the system are, whatever the supervisor says.
 pub(crate) const PROGRAMS: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
@@ -56,6 +58,12 @@ pub async fn apply(changes: &[Change]) -> Result<(), NftError> {
     }
     let input = serde_json::to_vec(&BTreeMap::from([("nftables", changes)]))?;
     nft(&["-j", "-f", "-"], input).await.map(drop)
+}
+
+/// Whether the kernel can follow a protocol; nothing is changed.
+pub async fn knows(helper: Helper) -> Result<(), NftError> {
+    let input = serde_json::to_vec(&BTreeMap::from([("nftables", probe(helper))]))?;
+    nft(&["-c", "-j", "-f", "-"], input).await.map(drop)
 }
 
 /// Asks for the seal and the counters of our table.

@@ -10,7 +10,10 @@ use std::{
 use ipnet::Ipv4Net;
 use sha2::{Digest as _, Sha256};
 
-use crate::types::{Ports, Transport};
+use crate::{
+    helper::Helper,
+    types::{Ports, Transport},
+};
 
 /// What names of chains that say which table is in force begin with; the youngest one counts.
 pub const SEAL: &str = "sealed_";
@@ -20,6 +23,8 @@ pub const SEAL: &str = "sealed_";
 pub struct Table {
     /// Named counters; their figures outlive every change.
     pub counters: BTreeSet<String>,
+    /// Protocols whose conversations the kernel follows.
+    pub helpers: BTreeSet<Helper>,
     /// Maps and sets by name.
     pub maps: BTreeMap<String, Map>,
     /// Chains by name.
@@ -51,6 +56,7 @@ impl Table {
     pub fn digest_after(&self, before: &Self, digest: u128) -> u128 {
         let mut sum = Sum(digest);
         differ(&before.counters, &self.counters, |name, new| sum.count(new, &("counter", name)));
+        differ(&before.helpers, &self.helpers, |helper, new| sum.count(new, &("helper", helper)));
         let maps = |table: &Self| -> BTreeMap<String, Kind> {
             table.maps.iter().map(|(name, map)| (name.clone(), (map.key.clone(), map.value))).collect()
         };
@@ -340,6 +346,8 @@ pub enum Action {
     Source(Ipv4Addr),
     /// Translate the destination to one of several.
     Spread(Spread),
+    /// Follow the conversation, and go on.
+    Help(Helper),
 }
 
 /// How connections are spread over servers.

@@ -10,14 +10,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
 use hyper::{Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::io::Errno;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     time::{sleep, timeout},
 };
+use tokio_rustls::TlsAcceptor;
 
 use super::{
     counters::{Counters, count},
@@ -28,20 +30,26 @@ use super::{
 const CONNECTIONS: (usize, usize) = (256, 16);
 /// Time for a request's header to arrive, and for the next request on a kept connection.
 const HEADER_LIMIT: Duration = Duration::from_secs(10);
-/// The life of a connection.
+/// The life of a connection where the feature does not say otherwise.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(120);
 /// The longest request header, bytes.
 const LONGEST_HEADER: usize = 16 * 1024;
 /// Header fields of a request.
 const FIELDS: usize = 64;
 
+/// The content of an answer.
+pub type Body = UnsyncBoxBody<Bytes, io::Error>;
+
 /// An answer.
-pub type Answer = Response<Full<Bytes>>;
+pub type Answer = Response<Body>;
 
 /// What one service answers.
 pub trait Handler: Send + Sync + 'static {
     /// Whether the connection is kept for further requests.
     const KEPT: bool;
+
+    /// How long a connection may last.
+    const LIFE: Duration = CONNECTION_LIMIT;
 
     /// Answers the guest at `guest`, who asked at the router's address `listener`. The request's body is
     /// never read.
@@ -68,8 +76,14 @@ impl<H: Handler> Server<H> {
         Self { handler, crowd: Arc::new(Crowd::new(CONNECTIONS.0, CONNECTIONS.1)), counters }
     }
 
-    /// Serves connections to the router's address `listener`, until the socket breaks.
-    pub async fn serve(self: Arc<Self>, listener: Ipv4Addr, socket: TcpListener) -> io::Result<()> {
+    /// Serves connections to the router's address `listener`, until the socket breaks; behind TLS where there is
+    /// an acceptor.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: Ipv4Addr,
+        socket: TcpListener,
+        tls: Option<TlsAcceptor>,
+    ) -> io::Result<()> {
         loop {
             let (stream, from) = match socket.accept().await {
                 Ok(accepted) => accepted,
@@ -84,18 +98,30 @@ impl<H: Handler> Server<H> {
                 count(&self.counters.connections_refused);
                 continue;
             };
-            let this = self.clone();
+            let (this, tls) = (self.clone(), tls.clone());
             tokio::spawn(async move {
                 let _place = place;
-                let whole = this.converse(listener, from, stream);
-                if timeout(CONNECTION_LIMIT, whole).await.is_err() {
+                let whole = async {
+                    match tls {
+                        None => this.converse(listener, from, stream).await,
+                        Some(tls) => match timeout(HEADER_LIMIT, tls.accept(stream)).await {
+                            Ok(Ok(stream)) => this.converse(listener, from, stream).await,
+                            Ok(Err(error)) => tracing::debug!(%from, %error, "no TLS"),
+                            Err(_) => tracing::debug!(%from, "TLS took too long"),
+                        },
+                    }
+                };
+                if timeout(H::LIFE, whole).await.is_err() {
                     tracing::debug!(%from, "connection took too long");
                 }
             });
         }
     }
 
-    async fn converse(&self, listener: Ipv4Addr, from: SocketAddr, stream: TcpStream) {
+    async fn converse<S>(&self, listener: Ipv4Addr, from: SocketAddr, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let IpAddr::V4(guest) = from.ip() else { return };
         let service = service_fn(|request: Request<Incoming>| {
             let handler = self.handler.clone();
@@ -131,7 +157,8 @@ pub fn is_passing(error: &io::Error) -> bool {
 
 /// An answer of a status and a body.
 pub fn answer(status: StatusCode, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
+    let body = Full::new(body.into()).map_err(|never| match never {});
+    let mut answer = Response::new(body.boxed_unsync());
     *answer.status_mut() = status;
     answer
 }

@@ -1,13 +1,14 @@
 //! The sandboxed half of the router: answers guests from the snapshots that core hands over.
 //!
-//! It opens nothing itself but sockets towards upstream resolvers, and touches no disk. Core hands over
+//! It opens nothing itself but sockets towards upstream resolvers, and reads no file but those of a disk in the
+//! drive. Core hands over
 //! the listening sockets and, as whole snapshots, what to answer. Nothing that a guest asks waits for core,
 //! except the confirmation of a password. When core goes away, guests are served on.
 //!
 //! - [`sockets`]: how core opens the sockets.
 //! - [`services`]: which socket and which snapshot belongs to which feature.
 //! - [`networks`], [`crowd`], [`limit`]: who may ask, and how much.
-//! - [`http`]: the HTTP server beneath metadata and passwords.
+//! - [`http`], [`tls`]: the HTTP server beneath metadata and passwords.
 //! - [`counters`]: what is counted.
 
 pub mod counters;
@@ -17,6 +18,7 @@ pub mod limit;
 pub mod networks;
 pub mod services;
 pub mod sockets;
+pub mod tls;
 
 use std::{io, time::Duration};
 
@@ -62,7 +64,9 @@ pub fn run(paths: &Paths) -> Result<(), Error> {
     common::log::init();
     raise_open_files()?;
     let user = User::named(paths, User::SERVE)?.ok_or(Error::Account(User::SERVE))?;
-    Sandbox { user: Some(user), ..Sandbox::default() }.enter()?;
+    // Disks in the drive appear below it later.
+    std::fs::create_dir_all(paths.media())?;
+    Sandbox { user: Some(user), read: vec![paths.media()], ..Sandbox::default() }.enter()?;
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(THREADS));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     runtime.block_on(serve(paths))
@@ -70,7 +74,7 @@ pub fn run(paths: &Paths) -> Result<(), Error> {
 
 async fn serve(paths: &Paths) -> Result<(), Error> {
     let (core, mut updates) = Serve::connect(paths);
-    let mut services = Services::new(core.clone());
+    let mut services = Services::new(core.clone(), paths.media());
     let counters = services.counters();
     tokio::spawn(async move {
         let mut before = serde_json::Value::Null;

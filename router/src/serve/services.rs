@@ -1,6 +1,6 @@
 //! Which socket and which snapshot belongs to which feature.
 
-use std::{collections::BTreeMap, io, net::Ipv4Addr, os::fd::OwnedFd, sync::Arc};
+use std::{collections::BTreeMap, io, net::Ipv4Addr, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use common::handover::Serve;
@@ -9,8 +9,9 @@ use tokio::{
     net::{TcpListener, UdpSocket},
     task::AbortHandle,
 };
+use tokio_rustls::TlsAcceptor;
 
-use super::{counters::Counters, http, networks::Networks};
+use super::{counters::Counters, http, networks::Networks, tls};
 use crate::{
     dhcp, dns, metadata, password,
     snapshot::{DHCP, DNS, Dhcp, Dns, Listener, METADATA, Metadata, PASSWORDS, Passwords, Service},
@@ -24,6 +25,8 @@ pub struct Services {
     dns: Arc<dns::task::Server>,
     metadata: Arc<http::Server<metadata::task::Service>>,
     password: Arc<http::Server<password::task::Service>>,
+    /// `None` where no certificate could be made.
+    tls: Option<TlsAcceptor>,
     running: BTreeMap<String, AbortHandle>,
 }
 
@@ -40,10 +43,14 @@ enum Unusable {
 
 impl Services {
     /// Features that have nothing to serve yet.
-    pub fn new(core: Serve) -> Self {
+    pub fn new(core: Serve, media: PathBuf) -> Self {
         let counters = Arc::new(Counters::default());
         let networks = Arc::new(ArcSwap::<Networks>::default());
-        let metadata = Arc::new(metadata::task::Service::new(networks.clone(), counters.clone()));
+        let metadata = Arc::new(metadata::task::Service::new(
+            metadata::media::Media::below(media),
+            networks.clone(),
+            counters.clone(),
+        ));
         let password = Arc::new(password::task::Service::new(core, networks.clone(), counters.clone()));
         Self {
             dhcp: Arc::new(dhcp::task::Server::new(counters.clone())),
@@ -52,6 +59,7 @@ impl Services {
             password: Arc::new(http::Server::new(password, counters.clone())),
             counters,
             networks,
+            tls: tls::acceptor().inspect_err(|error| tracing::error!(%error, "no TLS for metadata")).ok(),
             running: BTreeMap::new(),
         }
     }
@@ -118,11 +126,16 @@ impl Services {
             }
             Service::Metadata => {
                 let socket = TcpListener::from_std(fd.into())?;
-                watch("metadata", self.metadata.clone().serve(address, socket))
+                watch("metadata", self.metadata.clone().serve(address, socket, None))
+            }
+            Service::MetadataTls => {
+                let socket = TcpListener::from_std(fd.into())?;
+                let tls = self.tls.as_ref().ok_or_else(|| io::Error::other("there is no certificate"))?;
+                watch("metadata over TLS", self.metadata.clone().serve(address, socket, Some(tls.clone())))
             }
             Service::Password => {
                 let socket = TcpListener::from_std(fd.into())?;
-                watch("passwords", self.password.clone().serve(address, socket))
+                watch("passwords", self.password.clone().serve(address, socket, None))
             }
         }))
     }

@@ -36,7 +36,7 @@ pub fn open(listener: &Listener) -> io::Result<OwnedFd> {
             socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
             socket
         }
-        Service::DnsTcp | Service::Metadata | Service::Password => {
+        Service::DnsTcp | Service::Metadata | Service::MetadataTls | Service::Password => {
             let socket = bound(Type::STREAM, listener, listener.address)?;
             socket.listen(BACKLOG)?;
             socket

@@ -1,11 +1,15 @@
 //! What the boot arguments fix for as long as the router runs (router contract 1.3).
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use common::boot::Identity;
 use ipnet::Ipv4Net;
 
 use super::{Address, State};
+use crate::helper::Helper;
 
 /// Domain of a network that has none.
 const DOMAIN: &str = "cloudnine.internal";
@@ -128,6 +132,8 @@ pub struct Setup {
     pub exposed_dns: bool,
     /// Strict reverse path check on public NICs too.
     pub strict_reverse_path: bool,
+    /// Protocols that the kernel can follow: what the core finds, not the boot arguments.
+    pub helpers: BTreeSet<Helper>,
 }
 
 /// What boot arguments say of a VPC.
@@ -199,6 +205,7 @@ impl Setup {
             external_dns: identity.flag("useextdns"),
             exposed_dns: identity.flag("exposedns"),
             strict_reverse_path: !identity.flag("disable_rp_filter"),
+            helpers: BTreeSet::new(),
         })
     }
 

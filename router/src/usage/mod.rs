@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The four figures of a NIC, in the order in which they are reported.
-const FIGURES: [&str; 4] = ["sent", "received", "own_sent", "own_received"];
+pub(crate) const FIGURES: [&str; 4] = ["sent", "received", "own_sent", "own_received"];
 
 fn counter(nic: &str, figure: &str) -> String {
     format!("usage_{nic}_{figure}")

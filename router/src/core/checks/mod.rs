@@ -1,4 +1,7 @@
-//! Health checks in the form of router contract 2.9, evaluated on the live state.
+//! Health checks in the form of router contract 2.9, evaluated on the live state; [`machine`] has those of the
+//! machine itself.
+
+mod machine;
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +15,7 @@ use common::{paths::Paths, shim::wire::Reply};
 use serde_json::{Map, Value, json};
 use tokio::{net::TcpStream, sync::Mutex, time::timeout};
 
-use super::engine::Engine;
+use super::{clock::Civil, engine::Engine};
 use crate::{
     snapshot::Service,
     state::{Monitor, State},
@@ -49,6 +52,7 @@ pub(super) async fn report(paths: &Paths, engine: &Mutex<Engine>) -> String {
     let serving = *engine.handover().connected().borrow();
     let failures = engine.handover().failures();
     let reached_at = engine.network().setup().ssh_address();
+    let serves = engine.network().setup().kind.serves_guests();
     let state = Arc::new(engine.network().state().clone());
     drop(engine);
 
@@ -64,8 +68,10 @@ pub(super) async fn report(paths: &Paths, engine: &Mutex<Engine>) -> String {
             None => Outcome::Warning("service is not there".to_owned()),
         }
     };
-    basic.service("dhcp.service", service(Service::Dhcp));
-    basic.service("webserver.service", service(Service::Metadata));
+    if serves {
+        basic.service("dhcp.service", service(Service::Dhcp));
+        basic.service("webserver.service", service(Service::Metadata));
+    }
     if !state.balance.rules.is_empty() {
         let outcome = match balancing {
             true => Outcome::Success("service is running".to_owned()),
@@ -77,8 +83,13 @@ pub(super) async fn report(paths: &Paths, engine: &Mutex<Engine>) -> String {
     let mut advanced = Results::new(&monitor);
     if monitor.enabled {
         let threshold = thresholds(&monitor);
-        basic.script("disk_space_check.py", disk(paths, threshold("minDiskNeeded")));
-        basic.script("memory_usage_check.py", memory(threshold("maxMemoryUsage")));
+        basic.script("cpu_usage_check.py", machine::processor(threshold("maxCpuUsage")).await);
+        basic.script("disk_space_check.py", machine::disk(paths, threshold("minDiskNeeded")));
+        basic.script("memory_usage_check.py", machine::memory(threshold("maxMemoryUsage")));
+        basic.script("router_version_check.py", machine::version(paths, &monitor));
+        if !basic.is_excluded("gateways_check.py") {
+            basic.script("gateways_check.py", machine::gateways(&monitor).await);
+        }
         advanced.script("dhcp_check.py", guests(&monitor, &state, "dhcp"));
         advanced.script("dns_check.py", guests(&monitor, &state, "dns"));
         advanced.script("iptables_check.py", forwards(&monitor, &state));
@@ -91,13 +102,14 @@ pub(super) async fn report(paths: &Paths, engine: &Mutex<Engine>) -> String {
         .collect();
     format!(
         "FAILING CHECKS:\n{failing}MONITOR RESULTS:\n{{\"basic\":\n{}\n,\"advanced\":\n{}\n}}\n",
-        Value::Object(basic.records),
-        Value::Object(advanced.records)
+        basic.finish(),
+        advanced.finish()
     )
 }
 
 struct Results<'a> {
     monitor: &'a Monitor,
+    began: SystemTime,
     started: Instant,
     records: Map<String, Value>,
     failing: Vec<String>,
@@ -105,7 +117,24 @@ struct Results<'a> {
 
 impl<'a> Results<'a> {
     fn new(monitor: &'a Monitor) -> Self {
-        Self { monitor, started: Instant::now(), records: Map::new(), failing: Vec::new() }
+        let (began, started) = (SystemTime::now(), Instant::now());
+        Self { monitor, began, started, records: Map::new(), failing: Vec::new() }
+    }
+
+    /// All records, and when they were made.
+    fn finish(mut self) -> Value {
+        if self.records.is_empty() {
+            return Value::Object(self.records);
+        }
+        let end = SystemTime::now();
+        let took = end.duration_since(self.began).unwrap_or_default();
+        let run = json!({
+            "start": fraction(self.began),
+            "end": fraction(end),
+            "duration": format!("{:.3}", took.as_secs_f64()),
+        });
+        self.records.insert("lastRun".to_owned(), run);
+        Value::Object(self.records)
     }
 
     /// Services count as failing whenever they are not well.
@@ -122,10 +151,14 @@ impl<'a> Results<'a> {
         }
     }
 
+    fn is_excluded(&self, name: &str) -> bool {
+        self.monitor.excluded.iter().any(|excluded| excluded == name)
+    }
+
     fn record(&mut self, name: &str, outcome: Outcome, failing: bool) {
         let took = self.started.elapsed();
         self.started = Instant::now();
-        if self.monitor.excluded.iter().any(|excluded| excluded == name) {
+        if self.is_excluded(name) {
             return;
         }
         let (word, message) = match outcome {
@@ -145,6 +178,12 @@ impl<'a> Results<'a> {
             self.failing.push(name.to_owned());
         }
     }
+}
+
+/// `2025-11-02 09:55:00.123`.
+fn fraction(moment: SystemTime) -> String {
+    let civil = Civil::from(moment);
+    format!("{}.{:03}", civil.text(), civil.millisecond)
 }
 
 async fn ssh(address: SocketAddr) -> Outcome {
@@ -169,33 +208,6 @@ fn thresholds(monitor: &Monitor) -> impl Fn(&str) -> Option<f64> {
 fn records(text: &str) -> impl Iterator<Item = BTreeMap<&str, &str>> {
     let records = text.split(';').map(str::trim).filter(|record| !record.is_empty());
     records.map(|record| record.split(',').filter_map(|field| field.trim().split_once('=')).collect())
-}
-
-fn disk(paths: &Paths, needed: Option<f64>) -> Option<Outcome> {
-    let space = rustix::fs::statvfs(paths.state("router")).ok()?;
-    #[expect(clippy::cast_precision_loss, reason = "megabytes for people")]
-    let free = (space.f_bavail * space.f_frsize) as f64 / 1_048_576.0;
-    let needed = needed?;
-    Some(if free < needed {
-        Outcome::Failed(format!("{free:.0} MB free, {needed:.0} MB needed"))
-    } else {
-        Outcome::Success(format!("{free:.0} MB free"))
-    })
-}
-
-fn memory(most: Option<f64>) -> Option<Outcome> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let figure = |name: &str| -> Option<f64> {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        line.split_ascii_whitespace().next()?.parse().ok()
-    };
-    let (all, free, most) = (figure("MemTotal:")?, figure("MemAvailable:")?, most?);
-    let used = (all - free) / all * 100.0;
-    Some(if used > most {
-        Outcome::Failed(format!("{used:.1} % used, {most:.1} % allowed"))
-    } else {
-        Outcome::Success(format!("{used:.1} % used"))
-    })
 }
 
 /// Every VM that should be served is known by its MAC, address and name.

@@ -1,0 +1,72 @@
+//! `status`: what an operator asks first.
+
+use std::fmt::Write as _;
+
+use common::health;
+
+use super::Commands;
+
+impl Commands {
+    /// What is in force, in figures, and whether all is well.
+    pub(super) async fn status(&self) -> String {
+        let mut engine = self.engine.lock().await;
+        engine.balancer().refresh().await;
+        let (balanced, well) = (engine.balancer().report(), engine.balancer().is_well());
+        let (setup, state) = (engine.network().setup(), engine.network().state());
+        let mut text = String::new();
+        let connected = *engine.handover().connected().borrow();
+        let mut line = |name: &str, value: String| {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{name}: {value}");
+        };
+        line("role", "router".to_owned());
+        line("name", setup.name.clone());
+        line("core running for", format!("{} s", self.started.elapsed().as_secs()));
+        line(
+            "control",
+            format!("{} {}/{}", setup.control.name(), setup.control.address, setup.control.prefix),
+        );
+        let view = engine.network().view();
+        for nic in view.guests.values() {
+            let role = if nic.tier.is_some() { "tier" } else { "guest" };
+            nic.addresses.iter().for_each(|address| line(role, format!("{} {address}", nic.name)));
+        }
+        for (mac, tier) in
+            state.tiers.iter().filter(|(mac, _)| engine.network().devices().by_mac(**mac).is_none())
+        {
+            line("tier without its NIC", format!("{mac} {}/{}", tier.address, tier.prefix));
+        }
+        for (address, details) in &state.addresses {
+            let role = if details.private_gateway { "private gateway" } else { "public" };
+            line(role, format!("{address}/{}", details.prefix));
+        }
+        for (name, figure) in engine.figures() {
+            line(name, figure.to_string());
+        }
+        for rule in balanced {
+            let (up, servers, current, count) = (rule.up, rule.servers, rule.current, rule.count);
+            let servers =
+                format!("{up} of {servers} servers, {current} connections, {} since it began", count.total);
+            let bytes = format!("{} bytes received, {} sent", count.received, count.sent);
+            line(&format!("balanced {}", rule.front), format!("{servers}, {bytes}"));
+        }
+        for (name, figure) in &engine.counters {
+            line(name, figure.to_string());
+        }
+        if let Some(last) = engine.last() {
+            let ago = last.at.elapsed().unwrap_or_default().as_secs();
+            let ms = last.took.as_secs_f64() * 1000.0;
+            line("last change", format!("{}, took {ms:.1} ms, {ago} s ago", last.what));
+        }
+        let mut causes = Vec::new();
+        if !well {
+            causes.push("HAProxy is not there: nothing is balanced".to_owned());
+        }
+        if !connected {
+            causes.push("serve is not there: guests get no answers".to_owned());
+        }
+        let failures = engine.handover().failures();
+        causes.extend(failures.iter().map(|(name, why)| format!("socket {name} cannot be opened: {why}")));
+        text + &health::text(causes.into_iter())
+    }
+}
