@@ -76,6 +76,12 @@ impl Process {
         self.child.wait().expect("end of the process")
     }
 
+    /// Ends it at once, as a crash would, and waits for nothing.
+    pub fn strike(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+
     /// Asks it to end (SIGTERM) and waits.
     pub fn terminate(&mut self, limit: Duration) -> ExitStatus {
         let _ = Command::new("kill").arg(self.child.id().to_string()).status();

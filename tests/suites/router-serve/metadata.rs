@@ -147,3 +147,47 @@ fn a_guest_that_hoards_connections_or_talks_nonsense_harms_nobody() {
     assert_eq!(long, "431");
     assert_eq!(get(&lab.b, "http://10.9.1.1/latest/user-data").0, b"fine");
 }
+
+#[test]
+fn the_same_is_there_behind_tls() {
+    let lab = Lab::new();
+    lab.address_guests();
+    lab.set_data(A, Some(b"mine"), &keys("i-a"));
+    assert_eq!(get(&lab.a, "-k https://10.9.1.1/latest/user-data").0, b"mine");
+    assert_eq!(get(&lab.a, "-k --tls-max 1.2 https://10.9.1.1/latest/meta-data/instance-id").0, b"i-a");
+    assert_eq!(get(&lab.b, "-k https://10.9.1.1/latest/user-data").1, 404);
+    // Whoever talks something else there waits for nobody and keeps nobody waiting.
+    let plain = lab.b.sh("curl -s -m 5 http://10.9.1.1:443/latest/user-data");
+    assert!(!plain.status.success());
+    assert_eq!(get(&lab.a, "-k https://10.9.1.1/latest/user-data").1, 200);
+}
+
+#[test]
+fn a_disk_in_the_drive_is_there_for_guests() {
+    let lab = Lab::new();
+    lab.address_guests();
+    assert_eq!(get(&lab.a, "http://10.9.1.1/cks-iso/").1, 404, "no disk");
+    let folder = lab.paths.media().join("cks-iso/docker");
+    std::fs::create_dir_all(&folder).unwrap();
+    let content: Vec<u8> = (0..3_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    std::fs::write(folder.join("image 1.tar"), &content).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", folder.join("passwd")).unwrap();
+    let (page, status) = get(&lab.a, "http://10.9.1.1/cks-iso/docker/");
+    let page = String::from_utf8(page).unwrap();
+    assert!(status == 200 && page.contains("<a href=\"image%201.tar\">image 1.tar</a>"), "{page}");
+    assert_eq!(get(&lab.a, "http://10.9.1.1/cks-iso").1, 301);
+    for url in
+        ["http://10.9.1.1/cks-iso/docker/image%201.tar", "-k https://10.9.1.1/cks-iso/docker/image%201.tar"]
+    {
+        let (body, status) = get(&lab.a, url);
+        assert!(status == 200 && body == content, "{url}: {status}, {} bytes", body.len());
+    }
+    let head = lab.a.ok("curl -s -m 10 -I http://10.9.1.1/cks-iso/docker/image%201.tar");
+    assert!(head.to_lowercase().contains("content-length: 3000000"), "{head}");
+    for path in ["docker/passwd", "../../etc/passwd", "%2e%2e/%2e%2e/etc/passwd"] {
+        assert_eq!(get(&lab.a, &format!("http://10.9.1.1/cks-iso/{path}")).1, 404, "{path}");
+    }
+    let stranger = lab.c.sh("curl -s -m 3 -o /dev/null -w '%{http_code}' http://10.9.1.1/cks-iso/");
+    assert!(!String::from_utf8_lossy(&stranger.stdout).contains("200"), "by another network's address");
+    assert_eq!(get(&lab.c, "http://10.9.2.1/cks-iso/").1, 200, "by its own");
+}

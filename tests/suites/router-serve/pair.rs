@@ -193,3 +193,51 @@ fn a_tier_is_served_when_its_nic_comes_and_comes_again() {
         assert_eq!(pair.curl("http://10.9.1.1/latest/meta-data/instance-id"), "i-8");
     }
 }
+
+/// What cloud-init finds in the guest, who asks the router for names.
+fn cloud_init(pair: &Pair) -> serde_json::Value {
+    let tests = env!("CARGO_MANIFEST_DIR");
+    let out = std::process::Command::new(format!("{tests}/unpack")).arg("cloud-init").output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let folder = String::from_utf8(out.stdout).unwrap();
+    let names = Path::new("/etc/netns").join(pair.guest.name());
+    fs::create_dir_all(&names).unwrap();
+    fs::write(names.join("resolv.conf"), "nameserver 10.1.1.1\n").unwrap();
+    let script = format!("{tests}/suites/router-serve/cloudstack.py");
+    let found = pair.guest.sh(&format!("/usr/bin/python3 {script} {}", folder.trim()));
+    fs::remove_dir_all(names).unwrap();
+    let text = String::from_utf8_lossy(&found.stdout);
+    let error = String::from_utf8_lossy(&found.stderr);
+    serde_json::from_str(text.trim()).unwrap_or_else(|e| panic!("{e}: {text}{error}"))
+}
+
+#[test]
+fn cloud_init_finds_its_data_and_takes_its_password_once() {
+    let pair = Pair::start(LINE);
+    pair.entry("10.1.1.20", "");
+    assert!(pair.lease().is_some());
+    pair.apply(
+        "vm_metadata.json.2",
+        r##"{"vm_ip_address":"10.1.1.20","vm_metadata":[["userdata","user-data","I2Nsb3VkLWNvbmZpZwpwYWNrYWdlczogW2FdCg=="],["metadata","service-offering","Small"],["metadata","availability-zone","zone-a"],["metadata","local-ipv4","10.1.1.20"],["metadata","local-hostname","web"],["metadata","public-hostname","203.0.113.10"],["metadata","instance-id","6f0e7d6b"],["metadata","vm-id","6f0e7d6b"],["metadata","public-keys","ssh-ed25519 AAAAC3Nz user@host"],["metadata","cloud-identifier","CloudStack-{7}"],["metadata","hypervisor-host-name",""]],"type":"vmdata"}"##,
+    );
+    pair.apply(
+        "vm_password.json.3",
+        r#"{"ip_address":"10.1.1.20","password":"Abc 12%3!","type":"vmpassword"}"#,
+    );
+    let found = cloud_init(&pair);
+    assert_eq!(found["found"], true, "{found}");
+    assert_eq!(
+        (&found["address"], &found["id"], &found["zone"]),
+        (&"10.1.1.1".into(), &"6f0e7d6b".into(), &"zone-a".into())
+    );
+    assert_eq!(found["user_data"], "#cloud-config\npackages: [a]\n");
+    assert_eq!(found["metadata"]["local-hostname"], "web");
+    assert!(
+        found["metadata"]["public-keys"].to_string().contains("ssh-ed25519 AAAAC3Nz user@host"),
+        "{found}"
+    );
+    assert_eq!(found["config"]["password"], "Abc 12%3!");
+    let again = cloud_init(&pair);
+    assert_eq!((&again["found"], &again["id"]), (&true.into(), &"6f0e7d6b".into()));
+    assert!(again["config"].get("password").is_none(), "{again}");
+}

@@ -495,6 +495,14 @@ fn statistics_have_their_page_and_their_figure() {
     wait_until("the dead server to be found out", Duration::from_secs(30), || {
         status(&lab, 80).starts_with("2 of 3 servers")
     });
+    // So does the log.
+    let log = || std::fs::read_to_string(lab.paths.at("/var/log/haproxy.log")).unwrap_or_default();
+    wait_until("the log", Duration::from_secs(10), || {
+        log().contains("Server 203_0_113_10-80/10.1.1.99:8000 is DOWN")
+    });
+    assert!(
+        lab.run(&["metrics"]).stdout.contains(r#"trivium_balance_servers_up{front="203.0.113.10:80"} 2"#)
+    );
     let _held: Vec<_> = (0..6).map(|_| connect(&lab, FRONT).expect("a connection")).collect();
     assert_eq!(lab.run(&["get_haproxy_stats.sh", "203.0.113.10", "80"]).stdout, "3");
     assert_eq!(lab.run(&["get_haproxy_stats.sh", "203.0.113.10", "99"]).stdout, "0");
@@ -530,4 +538,33 @@ fn a_balancer_for_the_inside_serves_at_its_own_address() {
     );
     assert!(!lab.a.sh("curl -s --max-time 1 'http://169.254.10.20:8081/admin?stats'").status.success());
     assert_eq!(lab.run(&["get_haproxy_stats.sh", "10.1.1.1", "80"]).stdout, "1");
+}
+
+#[test]
+fn clients_of_a_balancer_in_a_vpc_pass_by_the_lists_of_tiers() {
+    let lab = crate::vpc::vpc();
+    serve(&lab.a, "10.9.1.10:8000", "a");
+    lab.apply(
+        "network_acl",
+        &crate::documents::acl(2, &[crate::documents::rule("all", None, "0.0.0.0/0", false)], &[]),
+    );
+    let lines = [
+        "listen 203_0_113_20-80",
+        "\tbind 203.0.113.20:80",
+        "\tbalance roundrobin",
+        "\tserver 203_0_113_20-80_0 10.9.1.10:8000 check",
+    ];
+    lab.apply("load_balancer", &document(&[&lines], "").replace("203.0.113.10:8081", "203.0.113.20:8081"));
+    let meets = |from: &Namespace| {
+        let address: SocketAddr = "203.0.113.20:80".parse().expect("address");
+        let mut stream = inside(from, || TcpStream::connect_timeout(&address, ANSWER)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("time limit");
+        let mut name = [0; 2];
+        stream.read_exact(&mut name).ok()?;
+        Some(name)
+    };
+    for from in [&lab.outside, &lab.b, &lab.a] {
+        assert_eq!(meets(from).as_ref(), Some(b"a\n"));
+    }
+    assert_eq!(crate::lab::seen(&lab.b, "10.9.1.10:8000"), None, "the list itself is closed");
 }

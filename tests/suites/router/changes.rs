@@ -110,6 +110,103 @@ fn a_bundle_applies_what_it_can_and_reports_the_rest() {
 }
 
 #[test]
+fn the_start_of_a_large_network_is_one_change_and_ends_no_connection() {
+    const COUNT: u16 = 300;
+    let lab = Lab::start();
+    serve(&lab.outside, "203.0.113.1:80");
+    lab.apply("firewall_rules", &egress(0, "all", None, "", true, false));
+    let (mut held, _) = connect(&lab.a, "203.0.113.1:80").expect("a connection");
+    let mut text = String::new();
+    let mut add = |kind: &str, n: u16, document: String| {
+        text += &format!(
+            "<file>\n/var/cache/cloud/{kind}.json.{n}\n{document}\n</file>\n<script>\n\
+             /opt/cloud/bin/update_config.py {kind}.json.{n}\n</script>\n"
+        );
+    };
+    for n in 0..COUNT {
+        let guest = format!("10.1.1.{}", 2 + n % 250);
+        let port = format!("{}:{}", 2000 + n, 2000 + n);
+        add("forwarding_rules", n, forward("tcp", "203.0.113.10", &port, &guest, "22:22", false));
+        let gate =
+            ingress(u32::from(n) + 1, "203.0.113.10", "tcp", Some((2000 + n, 2000 + n)), "0.0.0.0/0", false);
+        add("firewall_rules", n, gate);
+    }
+    for n in 0..250_u16 {
+        let guest = format!("10.1.1.{}", 2 + n);
+        add(
+            "vm_dhcp_entry",
+            n,
+            format!(
+                r#"{{"host_name":"vm{n}","mac_address":"02:00:00:00:01:{n:02x}","ipv4_address":"{guest}","default_gateway":"10.1.1.1","default_entry":true,"remove":false,"type":"dhcpentry"}}"#
+            ),
+        );
+        add(
+            "vm_metadata",
+            n,
+            format!(
+                r#"{{"vm_ip_address":"{guest}","vm_metadata":[["metadata","instance-id","i-{n}"]],"type":"vmdata"}}"#
+            ),
+        );
+    }
+    fs::write(lab.paths.cache().join("VR-1.cfg"), &text).expect("bundle");
+    let began = std::time::Instant::now();
+    let reply = lab.run(&["vr_cfg.sh", "-c", "/var/cache/cloud/VR-1.cfg"]);
+    println!("{COUNT} rules of two kinds and 250 guests: {:?}", began.elapsed());
+    assert_eq!((reply.code, reply.stderr.as_str()), (0, ""));
+    assert!(crate::lab::alive(&mut held), "what is established stays");
+    let status = lab.run(&["status"]).stdout;
+    for line in [
+        &*format!("port forwards: {COUNT}"),
+        &format!("firewall rules: {}", COUNT + 1),
+        "reservations: 250",
+        "guests with metadata: 250",
+    ] {
+        assert!(status.lines().any(|l| l == line), "{line} in {status}");
+    }
+    serve(&lab.a, "10.1.1.20:22");
+    assert!(connect(&lab.outside, "203.0.113.10:2018").is_some());
+}
+
+#[test]
+fn nothing_of_many_changes_stays_behind() {
+    let lab = Lab::start();
+    let change = |n: u16, revoke: bool| {
+        let (ip, port) = (format!("203.0.113.{}", 100 + n % 20), format!("{n}:{n}"));
+        if !revoke {
+            lab.apply("ip_associations", &address(&ip, 2, true));
+        }
+        lab.apply("forwarding_rules", &forward("tcp", &ip, &port, "10.1.1.20", "22:22", revoke));
+        lab.apply(
+            "firewall_rules",
+            &ingress(u32::from(n) + 1, &ip, "tcp", Some((n, n)), "192.0.2.0/24", revoke),
+        );
+        lab.apply(
+            "firewall_rules",
+            &egress(u32::from(n) + 500, "udp", Some(n), "10.1.1.0/24", false, revoke),
+        );
+        if revoke {
+            lab.apply("ip_associations", &address(&ip, 2, false));
+        }
+    };
+    let round = |n| {
+        change(n, false);
+        change(n, true);
+    };
+    let open = || fs::read_dir(format!("/proc/{}/fd", lab.core.id())).expect("files").count();
+    let memory = || -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", lab.core.id())).expect("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+        line.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a figure")
+    };
+    (1..4).for_each(round);
+    let (clean, files, before) = (lab.dump(), open(), memory());
+    (4..44).for_each(round);
+    assert_eq!(lab.dump(), clean);
+    assert!(open() <= files + 2, "{files} open files, then {}", open());
+    assert!(memory() < before + 4096, "{before} KiB, then {}", memory());
+}
+
+#[test]
 fn queries_are_answered_in_their_forms() {
     let lab = Lab::start();
     serve(&lab.outside, "203.0.113.1:80");

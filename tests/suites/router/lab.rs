@@ -74,11 +74,16 @@ impl Lab {
     /// Lays the wires of a VPC: the host at eth0, the outside at eth1. The guests a (10.9.1.10) and b
     /// (10.9.2.10) wait for their tiers, which [`Lab::plug`] brings.
     pub(crate) fn vpc() -> Self {
+        Self::vpc_of(VPC)
+    }
+
+    /// The same with other boot arguments.
+    pub(crate) fn vpc_of(line: &str) -> Self {
         let [router, lan, a, b, host, outside] =
             ["router", "lan", "a", "b", "host", "outside"].map(Namespace::new);
         join(&router, "eth0", &host, "eth0");
         join(&router, "eth1", &outside, "eth0");
-        let lab = Self::boot(VPC, router, [a, b, host, outside], lan);
+        let lab = Self::boot(line, router, [a, b, host, outside], lan);
         lab.outside.ip(&["route", "add", "10.9.0.0/16", "via", "203.0.113.20"]);
         lab.host.ip(&["route", "add", "10.9.0.0/16", "via", "169.254.10.20"]);
         lab
@@ -106,7 +111,9 @@ impl Lab {
         let paths = Paths::below(root.path());
         fs::create_dir_all(paths.cache()).expect("folder");
         fs::write(paths.cmdline(), line).expect("boot arguments");
-        fs::create_dir_all(paths.at("/etc")).expect("folder");
+        for folder in ["/etc", "/var/log"] {
+            fs::create_dir_all(paths.at(folder)).expect("folder");
+        }
         fs::write(paths.at("/etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").expect("accounts");
         let core = core(&router, root.path());
         let lab = Self { core, router, a, b, host, outside, paths, _lan: lan, _root: root };
@@ -139,10 +146,21 @@ impl Lab {
 
     /// Puts a document where the host puts it, and has it applied.
     pub(crate) fn send(&self, name: &str, text: &str) -> Reply {
+        self.try_send(name, text).expect("an answer of the core")
+    }
+
+    /// The same where nobody may be there to answer.
+    pub(crate) fn try_send(&self, name: &str, text: &str) -> Option<Reply> {
+        let name = self.put(name, text);
+        self.try_run(&["update_config.py", &name])
+    }
+
+    /// Puts a document where the host puts it; tells its name.
+    pub(crate) fn put(&self, name: &str, text: &str) -> String {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("{name}.json.{}", NEXT.fetch_add(1, Ordering::Relaxed));
         fs::write(self.paths.cache().join(&name), text).expect("document");
-        self.run(&["update_config.py", &name])
+        name
     }
 
     /// The same for a document that must be fine.
@@ -184,12 +202,20 @@ pub(crate) fn inside<T: Send>(namespace: &Namespace, errand: impl FnOnce() -> T 
 
 /// A TCP server in a namespace: tells each client the client's address, then repeats what it says.
 pub(crate) fn serve(namespace: &Namespace, address: &str) {
+    serve_as(namespace, address, "");
+}
+
+/// The same, but it tells its own name, where it has one.
+pub(crate) fn serve_as(namespace: &Namespace, address: &str, name: &'static str) {
     let listener = inside(namespace, || TcpListener::bind(address).expect("listener"));
     std::thread::spawn(move || {
         while let Ok((mut stream, peer)) = listener.accept() {
             std::thread::spawn(move || {
                 let mut buffer = [0; 4096];
-                let _ = writeln!(stream, "{}", peer.ip());
+                let _ = match name {
+                    "" => writeln!(stream, "{}", peer.ip()),
+                    name => writeln!(stream, "{name}"),
+                };
                 while let Ok(length) = stream.read(&mut buffer) {
                     if length == 0 || stream.write_all(&buffer[..length]).is_err() {
                         return;
@@ -226,9 +252,26 @@ pub(crate) fn seen(namespace: &Namespace, address: &str) -> Option<String> {
     connect(namespace, address).map(|(_, seen)| seen)
 }
 
+/// That none of these addresses lets a client in; all are tried at once.
+pub(crate) fn none(namespace: &Namespace, addresses: &[&str]) {
+    std::thread::scope(|scope| {
+        let tries: Vec<_> =
+            addresses.iter().map(|to| scope.spawn(move || (to, seen(namespace, to)))).collect();
+        for one in tries {
+            let (to, seen) = one.join().expect("a try");
+            assert_eq!(seen, None, "{to}");
+        }
+    });
+}
+
 /// The same by one datagram.
 pub(crate) fn seen_udp(namespace: &Namespace, address: &str) -> Option<String> {
-    let socket = inside(namespace, || UdpSocket::bind("0.0.0.0:0").expect("socket"));
+    seen_udp_from(namespace, "0.0.0.0", address)
+}
+
+/// The same from one of the client's addresses.
+pub(crate) fn seen_udp_from(namespace: &Namespace, source: &str, address: &str) -> Option<String> {
+    let socket = inside(namespace, || UdpSocket::bind(format!("{source}:0")).expect("socket"));
     socket.set_read_timeout(Some(ANSWER)).expect("time limit");
     inside(namespace, || socket.send_to(b"?", address)).ok()?;
     let mut buffer = [0; 2048];

@@ -1,11 +1,17 @@
 //! The router's core with real packets: `router core` in a namespace with a guest network, a public
 //! network and a host, each in namespaces of their own.
 
+mod addresses;
 mod balance;
 mod changes;
 mod commands;
+mod flows;
+mod gate;
+mod helpers;
 mod lab;
+mod lists;
 mod packets;
+mod preview;
 mod restart;
 mod speed;
 mod types;

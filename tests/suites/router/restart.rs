@@ -49,17 +49,51 @@ fn a_crash_of_the_core_costs_no_packet_and_the_state_stays() {
     assert!(figure(&lab.router.ok("nft list counters table inet trivium")) >= figure(&counted));
 }
 
+#[test]
+fn a_core_that_dies_in_the_middle_of_a_change_leaves_the_old_or_the_new_state() {
+    let mut lab = Lab::start();
+    let change = |n: u32, revoke| {
+        let port = format!("{}:{}", 4000 + n, 4000 + n);
+        let address = forward("tcp", "203.0.113.10", &port, "10.1.1.20", "22:22", revoke);
+        let gate = ingress(n + 1, "203.0.113.10", "tcp", Some((4000, 4000)), "192.0.2.0/24", revoke);
+        [("forwarding_rules", address), ("firewall_rules", gate)]
+    };
+    let (mut old, mut new) = (0, 0);
+    for n in 0..16_u32 {
+        let (kind, document) = &change(n, false)[(n % 2) as usize];
+        let before = sorted(lab.dump());
+        // What it would be, on a core that lives.
+        lab.apply(kind, document);
+        let after = sorted(lab.dump());
+        let (kind, back) = &change(n, true)[(n % 2) as usize];
+        lab.apply(kind, back);
+        assert_eq!(sorted(lab.dump()), before);
+        std::thread::scope(|scope| {
+            let lab = &lab;
+            // Nobody may be there any more to answer.
+            scope.spawn(|| lab.try_send(kind, document));
+            std::thread::sleep(Duration::from_micros(u64::from(n) * 900));
+            lab.core.strike();
+        });
+        lab.restart();
+        let found = sorted(lab.dump());
+        assert!(found == before || found == after, "neither the old nor the new state: {found:#?}");
+        if found == after {
+            new += 1;
+            lab.apply(kind, back);
+        } else {
+            old += 1;
+        }
+        assert_eq!(sorted(lab.dump()), before);
+    }
+    println!("killed at 16 moments: {old} times the old state, {new} times the new one");
+}
+
 /// A table that somebody else has emptied is put right.
 #[test]
 fn a_filter_that_is_not_ours_is_replaced_whole() {
     let mut lab = Lab::start();
     lab.apply("firewall_rules", &ingress(41, "203.0.113.10", "icmp", None, "0.0.0.0/0", false));
-    // A table that is made anew lists its chains in another order.
-    let sorted = |dump: String| -> Vec<String> {
-        let mut lines: Vec<String> = dump.lines().map(str::to_owned).collect();
-        lines.sort();
-        lines
-    };
     let before = sorted(lab.dump());
     lab.core.kill();
     lab.router.ok("nft add table inet trivium; nft flush table inet trivium; nft delete table inet trivium");
@@ -70,6 +104,13 @@ fn a_filter_that_is_not_ours_is_replaced_whole() {
     lab.apply("firewall_rules", &ingress(42, "203.0.113.10", "tcp", Some((1, 1)), "0.0.0.0/0", false));
     lab.apply("firewall_rules", &ingress(42, "203.0.113.10", "tcp", Some((1, 1)), "0.0.0.0/0", true));
     assert_eq!(sorted(lab.dump()), before);
+}
+
+/// A table that is made anew lists its chains in another order.
+fn sorted(dump: String) -> Vec<String> {
+    let mut lines: Vec<String> = dump.lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
 }
 
 fn figure(listing: &str) -> u64 {

@@ -2,7 +2,8 @@
 
 use crate::{
     documents::{egress, forward, inward, tier},
-    lab::{LINE, Lab, pings, seen, serve},
+    gate::passes,
+    lab::{LINE, Lab, pings, seen, seen_udp, seen_udp_from, serve, serve_udp},
 };
 
 #[test]
@@ -27,6 +28,29 @@ fn the_router_of_a_shared_network_forwards_nothing() {
     lab.apply("dhcp", r#"{"entries":[{"router_ip_address":"10.1.1.1","gateway":"10.1.1.254","netmask":"255.255.255.0","first_ip_of_subnet":"10.1.1.1"}],"type":"dhcpconfig"}"#);
     let refused = lab.send("guest_network", &tier(1, 2, true));
     assert!(refused.stderr.contains("guestnetwork is for the router of a VPC"), "{}", refused.stderr);
+}
+
+#[test]
+fn names_are_asked_for_by_whom_the_boot_arguments_say() {
+    let outside = Lab::isolated(&LINE.replace("type=router", "useextdns=true type=router"));
+    serve_udp(&outside.router, "0.0.0.0:53");
+    serve(&outside.router, "0.0.0.0:80");
+    assert_eq!(seen_udp(&outside.a, "10.1.1.1:53"), None, "guests ask others");
+    assert!(seen(&outside.a, "10.1.1.1:80").is_some());
+    drop(outside);
+    for (exposed, answered) in [("", false), ("exposedns=true ", true)] {
+        let line = LINE
+            .replace("type=router", &format!("{exposed}type=dhcpsrvr"))
+            .replace("eth2ip=203.0.113.10 ", "");
+        let lab = Lab::isolated(&line.replace("gateway=203.0.113.1", "gateway=10.1.1.254"));
+        serve_udp(&lab.router, "0.0.0.0:53");
+        assert!(seen_udp(&lab.b, "10.1.1.1:53").is_some());
+        // Somebody behind the gateway of the network.
+        lab.a.ip(&["addr", "add", "10.1.1.254/24", "dev", "eth0"]);
+        lab.a.ip(&["addr", "add", "10.77.0.5/32", "dev", "lo"]);
+        let answer = seen_udp_from(&lab.a, "10.77.0.5", "10.1.1.1:53");
+        assert_eq!(answer.is_some(), answered, "{exposed}");
+    }
 }
 
 #[test]
@@ -55,6 +79,10 @@ fn a_routed_network_is_closed_and_never_translated() {
     lab.apply("firewall_rules", &inward(41, "tcp", Some((22, 22)), &["198.51.100.0/24", "203.0.113.1/32"]));
     assert_eq!(seen(&lab.outside, "10.1.1.20:22").as_deref(), Some("203.0.113.1"));
     assert_eq!(seen(&lab.outside, "10.1.1.20:23"), None);
+    // A protocol by its number.
+    assert_eq!(passes(&lab, 47, &lab.outside, (&lab.a, "10.1.1.20")), None);
+    lab.apply("firewall_rules", &inward(42, "47", None, &["203.0.113.0/24"]));
+    assert_eq!(passes(&lab, 47, &lab.outside, (&lab.a, "10.1.1.20")).as_deref(), Some("203.0.113.1"));
     lab.apply("firewall_rules", &egress(0, "all", None, "", true, false));
     assert_eq!(seen(&lab.a, "203.0.113.1:80").as_deref(), Some("10.1.1.20"), "as it is");
     assert!(pings(&lab.a, "10.1.1.21") && pings(&lab.outside, "203.0.113.10"));

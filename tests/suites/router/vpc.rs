@@ -9,10 +9,10 @@ use crate::{
     lab::{Lab, alive, connect, pings, seen, seen_udp, serve, serve_udp},
 };
 
-const ANY: &str = "0.0.0.0/0,::/0";
+pub(crate) const ANY: &str = "0.0.0.0/0,::/0";
 
 /// A VPC with its public address and two tiers, whose NICs are there.
-fn vpc() -> Lab {
+pub(crate) fn vpc() -> Lab {
     let lab = Lab::vpc();
     lab.plug(2, &lab.a, "10.9.1.10/24", "10.9.1.1");
     lab.plug(3, &lab.b, "10.9.2.10/24", "10.9.2.1");
@@ -22,7 +22,7 @@ fn vpc() -> Lab {
     lab
 }
 
-fn open(nic: u8) -> String {
+pub(crate) fn open(nic: u8) -> String {
     acl(nic, &[rule("all", None, ANY, true)], &[])
 }
 
