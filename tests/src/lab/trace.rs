@@ -37,7 +37,9 @@ impl Trace {
         let text = fs::read_to_string(self.file.path()).expect("what strace saw");
         let mut work = Work { programs: 0, told: 0 };
         for line in text.lines() {
-            let result = line.rsplit_once(" = ").map(|(_, result)| result);
+            // A call that another thread's line came in between of tells how much it was to write, and not its result.
+            let asked = || line.strip_suffix("<unfinished ...>")?.trim_end().rsplit(", ").next();
+            let result = line.rsplit_once(" = ").map(|(_, result)| result).or_else(asked);
             if line.contains("execve") && result == Some("0") {
                 work.programs += 1;
             } else if line.contains(" write(") && line.contains("<pipe:") {
