@@ -66,6 +66,8 @@ pub fn apply(plan: &Plan, paths: &Paths) -> Vec<String> {
         let text = format!("{}\n", plan.role);
         note("role", persist::write(&paths.role(), text.as_bytes(), 0o644).map_err(|e| e.to_string()));
     }
+    // Those that serve strangers may not make it themselves.
+    note("media", fs::create_dir_all(paths.media()).map_err(|e| e.to_string()));
     note("log", main_log(paths).map_err(|e| e.to_string()));
     for service in plan.services {
         match supervise::link(paths, service) {
