@@ -1,15 +1,18 @@
 //! State files that survive a power cut: each write is whole or has not happened, each file carries
 //! its version and checksum, and the generation before the last is kept for the day when the last
-//! one is damaged.
+//! one is damaged. What changes a little at a time is kept as a [`Journal`].
+
+mod journal;
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write as _},
+    io::{self, BufWriter, Read as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
 
+pub use journal::Journal;
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest as _, Sha256};
 
@@ -140,6 +143,15 @@ pub fn remove(path: &Path) -> Result<(), PersistError> {
 /// # Errors
 /// Where the disk says no; the file before stays.
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    replace(path, mode, |file| file.write_all(bytes))
+}
+
+/// The same of what `fill` writes.
+fn replace(
+    path: &Path,
+    mode: u32,
+    fill: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
+) -> io::Result<()> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
@@ -147,11 +159,11 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     let temporary = folder.join(format!(".{name}.{}-{number}.new", std::process::id()));
     let written = (|| {
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
         rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(mode))?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
+        let mut buffer = BufWriter::new(file);
+        fill(&mut buffer)?;
+        buffer.into_inner()?.sync_all()?;
         fs::rename(&temporary, path)?;
         File::open(folder)?.sync_all()
     })();
