@@ -28,6 +28,9 @@ const SEND_LIMIT: Duration = Duration::from_secs(30);
 /// Time for serve to give back what it holds, after it connected.
 const HELD_LIMIT: Duration = Duration::from_secs(5);
 
+/// The snapshot that says that there is none.
+const NOTHING: &[u8] = b"null";
+
 /// What answers an event: its JSON and perhaps a socket, or why it was refused.
 type Answered = Result<(Bytes, Option<OwnedFd>), String>;
 type Opener = Arc<dyn Fn() -> io::Result<OwnedFd> + Send + Sync>;
@@ -62,6 +65,10 @@ struct Wanted {
     version: u64,
     offers: BTreeMap<String, Opener>,
     snapshots: BTreeMap<String, (u64, Bytes)>,
+    /// Their kinds by those versions.
+    newest: BTreeMap<u64, String>,
+    /// Whether all snapshots that there are were declared since the core started.
+    complete: bool,
     /// Whether the set of sockets was declared since the core started.
     declared: bool,
     /// Sockets that are open; kept here so that they outlive a restart of serve.
@@ -70,8 +77,33 @@ struct Wanted {
     failures: BTreeMap<String, String>,
 }
 
-/// The sockets that serve has, by name; those that are held no longer were taken back.
-type Given = BTreeMap<String, Weak<OwnedFd>>;
+impl Wanted {
+    fn put(&mut self, kind: &str, version: u64, bytes: Bytes) {
+        if let Some((before, _)) = self.snapshots.insert(kind.to_owned(), (version, bytes)) {
+            self.newest.remove(&before);
+        }
+        self.newest.insert(version, kind.to_owned());
+    }
+
+    /// Forgets what serve has been told to forget.
+    fn forget(&mut self, sent: &[(String, (u64, Bytes))]) {
+        for (kind, (version, bytes)) in sent.iter().filter(|(_, (_, bytes))| *bytes == NOTHING) {
+            if self.snapshots.get(kind).is_some_and(|now| now == &(*version, bytes.clone())) {
+                self.snapshots.remove(kind);
+                self.newest.remove(version);
+            }
+        }
+    }
+}
+
+/// What serve has.
+#[derive(Default)]
+struct Given {
+    /// Sockets by name; those that are held no longer were taken back.
+    sockets: BTreeMap<String, Weak<OwnedFd>>,
+    /// Kinds of the snapshots that it had when it connected, until they are looked through.
+    kinds: Vec<String>,
+}
 
 /// The core's end; clones share it.
 #[derive(Clone)]
@@ -185,9 +217,18 @@ impl Core {
         {
             return *version;
         }
-        self.change(|wanted, version| {
-            wanted.snapshots.insert(kind.to_owned(), (version, bytes));
-        })
+        self.change(|wanted, version| wanted.put(kind, version, bytes))
+    }
+
+    /// Declares that there is nothing of a kind any more: serve is told a JSON `null`. Returns the version to wait for.
+    pub fn withdraw(&self, kind: &str) -> u64 {
+        self.publish_bytes(kind, Bytes::from_static(NOTHING))
+    }
+
+    /// Declares that all snapshots that there are have been published: of other kinds, which serve may have from a
+    /// core before this one, there is nothing any more.
+    pub fn complete(&self) {
+        self.change(|wanted, _| wanted.complete = true);
     }
 
     /// Waits until serve has said that everything up to this version is in force; `false` when
@@ -252,21 +293,22 @@ impl Core {
 
     async fn session(&self, stream: &UnixStream, events: mpsc::Sender<Event>) -> io::Result<()> {
         let mut reader = Reader::default();
-        let mut given = Given::new();
+        let mut given = Given::default();
         loop {
             let frame = timeout(HELD_LIMIT, reader.next(stream)).await??;
-            match frame.map(|f| (f.head, f.fd)) {
-                Some((Head::Ready, _)) => break,
-                Some((Head::Socket { name, .. }, Some(fd))) if given.len() < HELD => {
+            match frame.map(|f| (f.head, f.body, f.fd)) {
+                Some((Head::Ready, ..)) => break,
+                Some((Head::Kinds, body, _)) => given.kinds = serde_json::from_slice(&body)?,
+                Some((Head::Socket { name, .. }, _, Some(fd))) if given.sockets.len() < HELD => {
                     let held =
                         Arc::clone(self.lock().held.entry(name.clone()).or_insert_with(|| Arc::new(fd)));
-                    given.insert(name, Arc::downgrade(&held));
+                    given.sockets.insert(name, Arc::downgrade(&held));
                 }
                 Some(_) => return Err(io::ErrorKind::InvalidData.into()),
                 None => return Ok(()),
             }
         }
-        tracing::info!(sockets = given.len(), "serve is there");
+        tracing::info!(sockets = given.sockets.len(), "serve is there");
         self.applied.send_replace(0);
         let (answers, answered) = mpsc::channel(EVENTS);
         self.connected.send_replace(true);
@@ -303,18 +345,27 @@ impl Core {
 
     /// Sends what changed after version `sent`; returns the version that serve then has.
     async fn bring_up_to_date(&self, stream: &UnixStream, given: &mut Given, sent: u64) -> io::Result<u64> {
-        let (version, declared, offers, snapshots) = {
+        let (version, declared, offers, snapshots, stale) = {
             let wanted = self.lock();
-            let newer = wanted.snapshots.iter().filter(|(_, (v, _))| *v > sent);
-            let snapshots: Vec<_> = newer.map(|(kind, s)| (kind.clone(), s.clone())).collect();
-            (wanted.version, wanted.declared, wanted.offers.clone(), snapshots)
+            let newer = wanted.newest.range(sent + 1..).map(|(_, kind)| kind);
+            let snapshots: Vec<_> =
+                newer.filter_map(|kind| Some((kind.clone(), wanted.snapshots.get(kind)?.clone()))).collect();
+            let kinds = if wanted.complete { std::mem::take(&mut given.kinds) } else { Vec::new() };
+            let stale: Vec<_> = kinds.into_iter().filter(|k| !wanted.snapshots.contains_key(k)).collect();
+            (wanted.version, wanted.declared, wanted.offers.clone(), snapshots, stale)
         };
         if version == sent {
             return Ok(sent);
         }
-        for (kind, (version, bytes)) in snapshots {
-            send(stream, &Head::Snapshot { kind, version }, &bytes, None).await?;
+        for kind in stale {
+            send(stream, &Head::Snapshot { kind, version }, NOTHING, None).await?;
         }
+        for (kind, (version, bytes)) in &snapshots {
+            let head = Head::Snapshot { kind: kind.clone(), version: *version };
+            send(stream, &head, bytes, None).await?;
+        }
+        self.lock().forget(&snapshots);
+        let sockets = &mut given.sockets;
         // Until the core has declared its sockets, serve goes on with those it has.
         if declared {
             // A socket that was taken back and offered again meanwhile is another one.
@@ -322,21 +373,21 @@ impl Core {
                 !offers.contains_key(name) || socket.strong_count() == 0
             };
             let gone: Vec<String> =
-                given.iter().filter(|(name, fd)| is_gone(name, fd)).map(|(name, _)| name.clone()).collect();
+                sockets.iter().filter(|(name, fd)| is_gone(name, fd)).map(|(name, _)| name.clone()).collect();
             for name in gone {
-                given.remove(&name);
+                sockets.remove(&name);
                 send(stream, &Head::Withdraw { name, version }, &[], None).await?;
             }
         }
         for (name, open) in offers {
             // What was taken back since this round began is the next round's business.
-            if given.contains_key(&name) || !self.lock().offers.contains_key(&name) {
+            if sockets.contains_key(&name) || !self.lock().offers.contains_key(&name) {
                 continue;
             }
             match self.open(&name, &open) {
                 Ok(fd) => {
                     send(stream, &Head::Socket { name: name.clone(), version }, &[], Some(&fd)).await?;
-                    given.insert(name, Arc::downgrade(&fd));
+                    sockets.insert(name, Arc::downgrade(&fd));
                 }
                 Err(error) => {
                     let mut wanted = self.lock();

@@ -31,7 +31,9 @@ pub(super) enum Head {
     Withdraw { name: String, version: u64 },
     /// Core to serve: a snapshot that replaces the last one of its kind; the body is its bytes.
     Snapshot { kind: String, version: u64 },
-    /// Serve to core: all held sockets have been named.
+    /// Serve to core, before `Ready`: the kinds of the snapshots that it has; the body is their JSON list.
+    Kinds,
+    /// Serve to core: all that it holds has been named.
     Ready,
     /// Serve to core: everything up to this version is in force.
     Applied { version: u64 },

@@ -1,7 +1,7 @@
 //! The serve process's end.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     os::fd::{AsFd as _, OwnedFd},
     path::PathBuf,
@@ -173,7 +173,7 @@ impl Serve {
 
 /// One connection after the other, until nobody asks for updates any more.
 async fn run(path: PathBuf, arrivals: mpsc::Sender<Arrival>, mut events: mpsc::Receiver<Message>) {
-    let mut held = BTreeMap::new();
+    let (mut held, mut kinds) = (BTreeMap::new(), BTreeSet::new());
     let mut pause = PAUSE.0;
     let mut connection = 0;
     while !arrivals.is_closed() {
@@ -181,7 +181,8 @@ async fn run(path: PathBuf, arrivals: mpsc::Sender<Arrival>, mut events: mpsc::R
             Ok(stream) => {
                 connection += 1;
                 tracing::info!("connected to the core");
-                let mut session = Session { stream, arrivals: &arrivals, held: &mut held, connection };
+                let (held, kinds) = (&mut held, &mut kinds);
+                let mut session = Session { stream, arrivals: &arrivals, held, kinds, connection };
                 if let Err(error) = session.run(&mut events).await {
                     tracing::warn!(%error, "the connection to the core broke; serving goes on");
                 }
@@ -201,6 +202,8 @@ struct Session<'a> {
     arrivals: &'a mpsc::Sender<Arrival>,
     /// Sockets as the core gave them, to give them back to a new core.
     held: &'a mut BTreeMap<String, OwnedFd>,
+    /// Kinds of the snapshots that there are, to tell a new core.
+    kinds: &'a mut BTreeSet<String>,
     connection: u64,
 }
 
@@ -210,6 +213,7 @@ impl Session<'_> {
             let head = Head::Socket { name: name.clone(), version: 0 };
             frame::send(&self.stream, &head, &[], Some(fd.as_fd())).await?;
         }
+        frame::send(&self.stream, &Head::Kinds, &serde_json::to_vec(&*self.kinds)?, None).await?;
         frame::send(&self.stream, &Head::Ready, &[], None).await?;
         let mut reader = Reader::default();
         let mut asked: HashMap<u64, oneshot::Sender<Answered>> = HashMap::new();
@@ -262,7 +266,13 @@ impl Session<'_> {
                 self.held.remove(&name);
                 Arrival::Update(Update::Withdrawn { name })
             }
-            (Head::Snapshot { kind, .. }, _) => Arrival::Update(Update::Snapshot { kind, bytes: frame.body }),
+            (Head::Snapshot { kind, .. }, _) => {
+                match &*frame.body {
+                    b"null" => self.kinds.remove(&kind),
+                    _ => self.kinds.insert(kind.clone()),
+                };
+                Arrival::Update(Update::Snapshot { kind, bytes: frame.body })
+            }
             (Head::Applied { version }, _) => Arrival::Mark { connection: self.connection, version },
             (head, _) => {
                 tracing::warn!(?head, "the core sent something unexpected");

@@ -130,6 +130,56 @@ fn a_new_core_takes_over_what_serve_holds() {
     assert_eq!(opened.load(Ordering::SeqCst), 2);
 }
 
+#[test]
+fn what_a_new_core_does_not_have_is_withdrawn_once_it_has_said_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = Paths::below(folder.path());
+    let serve_side =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (_serve, mut updates) = serve_side.block_on(async { Serve::connect(&paths) });
+    let told = async |updates: &mut Updates| match next(updates).await {
+        Update::Snapshot { kind, bytes } => (kind, String::from_utf8(bytes.to_vec()).unwrap()),
+        other => panic!("{other:?}"),
+    };
+    let pair = |kind: &str, text: &str| (kind.to_owned(), text.to_owned());
+
+    let first = runtime();
+    first.block_on(async {
+        let (core, _events) = Core::listen(&paths, None).unwrap();
+        for kind in ["host/1", "host/2", "host/3"] {
+            core.publish(kind, &1).unwrap();
+        }
+        for kind in ["host/1", "host/2", "host/3"] {
+            assert_eq!(told(&mut updates).await, pair(kind, "1"));
+        }
+        core.withdraw("host/3");
+        assert_eq!(told(&mut updates).await, pair("host/3", "null"));
+    });
+    drop(first);
+
+    runtime().block_on(async {
+        let (core, _events) = Core::listen(&paths, None).unwrap();
+        core.publish("host/2", &2).unwrap();
+        assert_eq!(
+            told(&mut updates).await,
+            pair("host/2", "2"),
+            "until then serve goes on with what it has"
+        );
+        core.complete();
+        assert_eq!(told(&mut updates).await, pair("host/1", "null"));
+        core.withdraw("host/2");
+        let version = core.publish("host/4", &4).unwrap();
+        assert_eq!(told(&mut updates).await, pair("host/2", "null"));
+        assert_eq!(told(&mut updates).await, pair("host/4", "4"), "in the order in which they were said");
+        let more = tokio::time::timeout(Duration::from_millis(50), updates.next());
+        let (applied, _) = tokio::join!(core.applied(version, LIMIT), more);
+        assert!(applied);
+        let (_serve, mut updates) = Serve::connect(&paths);
+        assert_eq!(told(&mut updates).await, pair("host/4", "4"), "nothing is kept of what has gone");
+    });
+}
+
 #[tokio::test]
 async fn events_are_answered() {
     let folder = tempfile::tempdir().unwrap();
