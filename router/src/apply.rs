@@ -5,28 +5,29 @@
 //! it is taken back and the state before stays in force. A crash leaves the old or the new state: at the next start
 //! the durable state is applied, which changes nothing where the kernel has it already.
 
-use std::{net::Ipv4Addr, path::PathBuf, sync::Arc};
+use std::{iter, net::Ipv4Addr, sync::Arc};
 
 use common::{
     paths::Paths,
-    persist::{self, PersistError},
+    persist::{Journal, PersistError},
 };
 
 use crate::{
     balance::{self, BalanceError, Balancer},
     conntrack,
     link::{
-        Devices, arp,
+        self, Devices, arp,
         netlink::{LinkError, Netlink},
         steps::Step,
     },
     nat,
     nft::{
         Table, diff,
-        run::{self, NftError},
+        run::{self, Changes, NftError},
     },
-    plan::{Plan, plan},
-    state::{Setup, State},
+    plan::table,
+    scope::{Scope, WHOLE},
+    state::{Edits, Setup, State},
     sysctl,
     view::View,
 };
@@ -54,15 +55,23 @@ pub enum ApplyError {
 /// The network as it is in force.
 #[derive(Debug)]
 pub struct Network {
-    file: PathBuf,
+    journal: Journal,
     setup: Setup,
     netlink: Netlink,
+    changes: Changes,
     balancer: Balancer,
     state: State,
     devices: Devices,
-    /// What the kernel has; `None` where it is not known, so that the next change replaces all.
-    plan: Option<Arc<Plan>>,
-    /// Digest of that plan's table.
+    /// What the kernel's table was planned for; `None` where it is not known, so that the next change replaces all.
+    filter: Option<Filter>,
+}
+
+/// The packet filter as the kernel has it.
+#[derive(Debug, Clone)]
+struct Filter {
+    state: State,
+    devices: Devices,
+    /// Digest of the table.
     digest: u128,
     /// Seals of the table that the kernel has.
     seals: Vec<String>,
@@ -70,24 +79,20 @@ pub struct Network {
 
 impl Network {
     /// Loads the durable state, or begins with the first one. Nothing is applied yet.
-    pub fn load(paths: &Paths, setup: Setup, netlink: Netlink) -> Result<Self, PersistError> {
+    pub fn load(
+        paths: &Paths,
+        setup: Setup,
+        netlink: Netlink,
+        changes: Changes,
+    ) -> Result<Self, PersistError> {
         let file = paths.state("router").join("network");
-        let loaded = persist::load(&file, VERSION)?;
+        let (journal, loaded) = Journal::load(&file, VERSION, State::edit)?;
         if let Some(fallback) = &loaded.fallback {
             tracing::error!("{fallback}");
         }
         let state = loaded.value.unwrap_or_else(|| setup.first_state());
-        Ok(Self {
-            file,
-            setup,
-            netlink,
-            balancer: Balancer::new(paths),
-            state,
-            devices: Devices::default(),
-            plan: None,
-            digest: 0,
-            seals: Vec::new(),
-        })
+        let (balancer, devices) = (Balancer::new(paths), Devices::default());
+        Ok(Self { journal, setup, netlink, changes, balancer, state, devices, filter: None })
     }
 
     /// What the boot arguments fix.
@@ -123,10 +128,11 @@ impl Network {
         }
         match self.balancer.vet(&balance::streams(&self.setup, next)).await {
             Ok(refused) => {
+                let rules = &mut Arc::make_mut(&mut next.balance).rules;
                 for front in refused.keys() {
                     match self.state.balance.rules.get(front) {
-                        Some(before) => drop(next.balance.rules.insert(*front, before.clone())),
-                        None => drop(next.balance.rules.remove(front)),
+                        Some(before) => drop(rules.insert(*front, before.clone())),
+                        None => drop(rules.remove(front)),
                     }
                 }
                 refused.iter().map(|(front, reason)| format!("{front}: {reason}")).collect()
@@ -146,50 +152,55 @@ impl Network {
 
     /// Makes another state the one in force.
     pub async fn change(&mut self, state: State) -> Result<(), ApplyError> {
-        let before = self.plan.clone();
-        let steps = self.apply(&state).await?;
-        if state == self.state {
+        let (edits, before) = (Edits::between(&self.state, &state), self.filter.clone());
+        let applied = self.apply(&state).await?;
+        if edits.is_empty() {
             return Ok(());
         }
-        if let Err(error) = persist::save(&self.file, VERSION, &state) {
-            self.netlink.undo(&steps).await;
+        // Before it is durable: a crash in between leaves the state before, with which they may begin anew.
+        if !applied.lost.is_empty() {
+            end_lost(applied.lost).await;
+        }
+        let whole = iter::once_with(|| Edits::between(&State::default(), &state));
+        if let Err(error) = self.journal.save(&edits, whole) {
+            self.netlink.undo(&applied.steps).await;
             self.restore(before).await;
             return Err(error.into());
         }
         self.state = state;
-        if let (Some(before), Some(now)) = (before, &self.plan) {
-            end_lost(nat::lost(&before.table, &now.table)).await;
-        }
         Ok(())
     }
 
     /// HAProxy first: a rule that is new is served before it can be reached, and nothing else has changed yet where it
     /// fails. Then the filter, then links: an address that is new has its gate before it can be reached.
-    async fn apply(&mut self, state: &State) -> Result<Vec<Step>, ApplyError> {
+    async fn apply(&mut self, state: &State) -> Result<Applied, ApplyError> {
         let devices = self.netlink.devices().await?;
-        let next = Arc::new(plan(&self.setup, state, &devices));
-        if state.balance == self.state.balance {
+        let before = self.filter.clone();
+        if state.balance != self.state.balance {
+            self.balancer.apply(&balance::streams(&self.setup, state)).await?;
+        } else if before.as_ref().is_none_or(|filter| balance::may_differ(&filter.state, state)) {
             // Whatever becomes of it is no reason to refuse a change of something else.
-            self.balancer.follow(&next.balance).await;
-        } else {
-            self.balancer.apply(&next.balance).await?;
+            self.balancer.follow(&balance::streams(&self.setup, state)).await;
         }
-        if let Err(error) = self.filter(&next).await {
-            if let Some(before) = self.plan.clone() {
-                self.balancer.follow(&before.balance).await;
+        let lost = match self.bring(state, &devices).await {
+            Ok(lost) => lost,
+            Err(error) => {
+                self.balancer.follow(&balance::streams(&self.setup, &self.state)).await;
+                return Err(error.into());
             }
-            return Err(error.into());
+        };
+        let view = View::new(&self.setup, state, &devices);
+        let (links, settings) = (link::plan::plan(&view, &devices), sysctl::nics(&view));
+        let known = before.as_ref().filter(|filter| filter.devices == devices);
+        if known.is_none_or(|filter| settings != sysctl::nics(&filter.view(&self.setup))) {
+            sysctl::apply(&settings);
         }
-        let before = self.plan.replace(Arc::clone(&next));
-        if devices != self.devices || before.as_ref().is_none_or(|plan| plan.settings != next.settings) {
-            sysctl::apply(&next.settings);
-        }
-        match self.netlink.apply(&next.links).await {
+        match self.netlink.apply(&links).await {
             Ok(steps) => {
                 announce(&steps, &self.setup, &devices);
                 // What the steps have changed about NICs counts for what is told to guests.
                 self.devices = if steps.is_empty() { devices } else { self.netlink.devices().await? };
-                Ok(steps)
+                Ok(Applied { steps, lost })
             }
             Err(error) => {
                 self.restore(before).await;
@@ -198,21 +209,23 @@ impl Network {
         }
     }
 
-    /// Brings the kernel's table to the planned one by what differs; where that is not known, or does
-    /// not fit what the kernel has, by replacing it whole.
-    async fn filter(&mut self, next: &Plan) -> Result<(), NftError> {
-        let known = self.plan.as_ref();
-        let digest = match known {
-            Some(now) => next.table.digest_after(&now.table, self.digest),
-            None => next.table.digest(),
-        };
-        let seal = Table::seal(digest);
-        if let Some(now) = known {
-            let mut seals = self.seals.clone();
-            match run::apply(&diff::changes(&now.table, &next.table, &seal, &mut seals)).await {
+    /// Brings the kernel's table to the one planned for a state by what differs; where that is not known, or does
+    /// not fit what the kernel has, by replacing it whole. Tells which translations have gone.
+    async fn bring(&mut self, state: &State, devices: &Devices) -> Result<Vec<nat::Lost>, NftError> {
+        let view = View::new(&self.setup, state, devices);
+        if let Some(now) = &self.filter {
+            let scope = match now.devices == *devices {
+                true => Scope::of(&Edits::between(&now.state, state), &now.state, state),
+                false => WHOLE.clone(),
+            };
+            let (old, new) = (table(&now.view(&self.setup).within(&scope)), table(&view.within(&scope)));
+            let digest = new.digest_after(&old, now.digest);
+            let mut seals = now.seals.clone();
+            match self.changes.apply(&diff::changes(&old, &new, &Table::seal(digest), &mut seals)).await {
                 Ok(()) => {
-                    (self.seals, self.digest) = (seals, digest);
-                    return Ok(());
+                    self.filter =
+                        Some(Filter { state: state.clone(), devices: devices.clone(), digest, seals });
+                    return Ok(nat::lost(&old, &new));
                 }
                 Err(NftError::Refused(reason)) => {
                     tracing::warn!(reason, "a change of the packet filter was refused; it is replaced whole");
@@ -220,29 +233,48 @@ impl Network {
                 Err(error) => return Err(error),
             }
         }
-        let present = run::present().await?;
-        if self.plan.is_none() && present.seals.last() == Some(&seal) {
+        let new = table(&View::new(&self.setup, state, devices));
+        let digest = new.digest();
+        let (seal, present) = (Table::seal(digest), run::present().await?);
+        let mut lost = Vec::new();
+        let seals = if self.filter.is_none() && present.seals.last() == Some(&seal) {
             tracing::info!("the packet filter is in force already");
-            (self.seals, self.digest) = (present.seals, digest);
-            return Ok(());
-        }
-        run::apply(&diff::replacement(&next.table, &seal, &present.counters)).await?;
-        (self.seals, self.digest) = (vec![seal], digest);
-        Ok(())
+            present.seals
+        } else {
+            self.changes.apply(&diff::replacement(&new, &seal, &present.counters)).await?;
+            if let Some(now) = &self.filter {
+                lost = nat::lost(&table(&now.view(&self.setup)), &new);
+            }
+            vec![seal]
+        };
+        self.filter = Some(Filter { state: state.clone(), devices: devices.clone(), digest, seals });
+        Ok(lost)
     }
 
-    /// Back to the plan before, after a failure.
-    async fn restore(&mut self, before: Option<Arc<Plan>>) {
+    /// Back to the filter before, after a failure.
+    async fn restore(&mut self, before: Option<Filter>) {
         let Some(before) = before else { return };
-        self.balancer.follow(&before.balance).await;
-        match self.filter(&before).await {
-            Ok(()) => self.plan = Some(before),
-            Err(error) => {
-                tracing::error!(%error, "the packet filter before could not be restored");
-                self.plan = None;
-            }
+        self.balancer.follow(&balance::streams(&self.setup, &before.state)).await;
+        if let Err(error) = self.bring(&before.state, &before.devices).await {
+            tracing::error!(%error, "the packet filter before could not be restored");
+            self.filter = None;
         }
     }
+}
+
+impl Filter {
+    /// What it was planned for.
+    fn view<'a>(&'a self, setup: &'a Setup) -> View<'a> {
+        View::new(setup, &self.state, &self.devices)
+    }
+}
+
+/// What was done to apply a state.
+struct Applied {
+    /// To the links.
+    steps: Vec<Step>,
+    /// Translations that have gone by it.
+    lost: Vec<nat::Lost>,
 }
 
 /// Tells neighbours about addresses that are new.

@@ -22,6 +22,7 @@ pub mod nft;
 pub mod password;
 pub mod plan;
 pub mod preview;
+pub mod scope;
 pub mod serve;
 pub mod serving;
 pub mod snapshot;

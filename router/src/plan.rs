@@ -28,10 +28,15 @@ pub struct Plan {
 /// Says what should be, for the NICs that are there. Pure: the same input gives the same plan.
 pub fn plan(setup: &Setup, state: &State, devices: &Devices) -> Plan {
     let view = View::new(setup, state, devices);
+    let (links, settings) = (link::plan::plan(&view, devices), sysctl::nics(&view));
+    Plan { table: table(&view), links, settings, balance: balance::streams(setup, state) }
+}
+
+/// The packet filter alone, as far as the view's scope goes.
+pub fn table(view: &View<'_>) -> Table {
     let mut table = Table::default();
     for feature in [firewall::plan, helper::plan, acl::plan, nat::plan, balance::plan, usage::plan] {
-        feature(&view, &mut table);
+        feature(view, &mut table);
     }
-    let (links, settings) = (link::plan::plan(&view, devices), sysctl::nics(&view));
-    Plan { table, links, settings, balance: balance::streams(setup, state) }
+    table
 }

@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 
 use crate::{
     link::Devices,
-    snapshot::{Dhcp, DhcpSubnet, Dns, DnsHost, DnsSubnet, Listener, Service},
+    snapshot::{Dhcp, DhcpSubnet, Dns, DnsSubnet, Listener, Service},
     state::Kind,
     view::{GuestNic, View},
 };
@@ -47,9 +47,7 @@ pub fn dhcp(view: &View<'_>, devices: &Devices) -> Dhcp {
             nic.addresses.iter().map(move |address| subnet(view, nic, *address, mtu))
         })
         .collect();
-    let is_served = |address| subnets.iter().any(|subnet| is_host(subnet.network, address));
-    let hosts = view.state.hosts.values().filter(|host| is_served(host.address)).cloned().collect();
-    Dhcp { hosts, subnets }
+    Dhcp { subnets }
 }
 
 fn subnet(view: &View<'_>, nic: &GuestNic<'_>, address: Ipv4Net, mtu: u32) -> DhcpSubnet {
@@ -73,18 +71,12 @@ fn subnet(view: &View<'_>, nic: &GuestNic<'_>, address: Ipv4Net, mtu: u32) -> Dh
     }
 }
 
-/// Whether an address is one of a host: neither the network's nor the broadcast address.
-fn is_host(network: Ipv4Net, address: std::net::Ipv4Addr) -> bool {
-    network.contains(&address)
-        && (network.prefix_len() >= 31 || (address != network.network() && address != network.broadcast()))
-}
-
 /// What DNS answers; empty where guests ask outside resolvers.
 pub fn dns(view: &View<'_>) -> Dns {
     if !view.serves_dns() {
         return Dns::default();
     }
-    let (setup, state) = (view.setup, view.state);
+    let setup = view.setup;
     let addresses = || view.guests.values().flat_map(|nic| &nic.addresses);
     let is_own = |address: IpAddr| addresses().any(|net| IpAddr::V4(net.addr()) == address);
     let mut domains = vec![setup.domain.clone()];
@@ -93,16 +85,14 @@ pub fn dns(view: &View<'_>) -> Dns {
             domains.push(tier.domain.clone());
         }
     }
-    // Names in a tier are there for its guests as long as the tier is.
-    let is_here = |address| setup.kind != Kind::Vpc || addresses().any(|net| net.contains(&address));
-    let hosts = state.hosts.values().filter(|host| !host.name.is_empty() && is_here(host.address));
     Dns {
         domains,
         upstreams: setup.resolvers.iter().copied().filter(|r| !is_own(*r)).collect(),
         router_names: vec![setup.name.clone(), "data-server".to_owned()],
         subnets: addresses().map(|net| DnsSubnet { network: net.trunc(), router: net.addr() }).collect(),
         open: setup.exposed_dns,
-        hosts: hosts.map(|host| DnsHost { name: host.name.clone(), address: host.address }).collect(),
+        // Names in a tier are there for its guests as long as the tier is.
+        near_only: setup.kind == Kind::Vpc,
     }
 }
 
@@ -119,22 +109,9 @@ mod tests {
         ask(&View::new(setup, &state, &devices), &devices)
     }
 
-    fn host(n: u8, ip: &str) -> String {
-        format!(
-            r#"{{"host_name":"vm{n}","mac_address":"02:00:00:00:01:0{n}","ipv4_address":"{ip}","remove":false,
-            "type":"dhcpentry"}}"#
-        )
-    }
-
     #[test]
     fn each_tier_has_its_own_sockets_resolvers_and_domain() {
-        let documents = [
-            tier(1, 2, true),
-            tier(2, 3, true),
-            tier(3, 9, true),
-            host(1, "10.9.1.10"),
-            host(2, "10.9.3.10"),
-        ];
+        let documents = [tier(1, 2, true), tier(2, 3, true), tier(3, 9, true)];
         let documents: Vec<&str> = documents.iter().map(String::as_str).collect();
         let setup = setup_of(VPC);
         let (listeners, dhcp, dns) =
@@ -144,9 +121,8 @@ mod tests {
         let resolvers: Vec<String> = subnet.resolvers.iter().map(ToString::to_string).collect();
         assert_eq!(resolvers, ["10.9.1.1", "192.0.2.53", "192.0.2.54"], "the router first");
         assert_eq!((subnet.domain.as_str(), subnet.mtu, &subnet.boot_file), ("tier1.example", 1500, &None));
-        assert_eq!(dhcp.hosts.len(), 1);
         assert_eq!(dns.domains, ["vpc1.example", "tier1.example", "tier2.example"]);
-        assert_eq!((dns.subnets.len(), dns.hosts.len()), (2, 1));
+        assert_eq!((dns.subnets.len(), dns.near_only), (2, true));
 
         let alone = setup_of(&format!("{VPC} userouteripresolver=true"));
         let dhcp = with(&alone, &documents, super::dhcp);
@@ -161,13 +137,11 @@ mod tests {
     #[test]
     fn an_alias_is_a_subnet_of_its_own() {
         let alias = r#"{"aliases":[{"revoke":false,"ip_address":"10.30.1.2","netmask":"255.255.255.0"}],"type":"ipaliases"}"#;
-        let documents = [alias, &host(1, "10.30.0.20"), &host(2, "10.30.1.20"), &host(3, "10.30.2.20")];
         let (listeners, dhcp) =
-            with(&setup_of(SHARED), &documents, |view, devices| (listeners(view), dhcp(view, devices)));
+            with(&setup_of(SHARED), &[alias], |view, devices| (listeners(view), dhcp(view, devices)));
         assert_eq!(listeners.len(), Service::ALL.len() + 5, "DHCP has one pair of sockets for the NIC");
         let routers: Vec<_> = dhcp.subnets.iter().map(|s| (s.router.to_string(), s.resolvers[0])).collect();
         assert_eq!(routers[1], ("10.30.1.2".to_owned(), [10, 30, 1, 2].into()));
-        assert_eq!(dhcp.hosts.len(), 2);
     }
 
     #[test]

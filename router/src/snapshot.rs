@@ -1,9 +1,9 @@
 //! What core hands to serve, and what serve tells core.
 //!
 //! Core opens every socket and gives it away under the name of a [`Listener`]; it gives what to serve as
-//! whole snapshots: the kinds [`DHCP`], [`DNS`] and [`PASSWORDS`] replace the one before; metadata comes as one
-//! snapshot per guest, kind [`metadata_kind`], so that a change of one guest costs nothing for the others.
-//! All are JSON. A JSON `null` under any kind means: nothing of this kind is left to serve.
+//! whole snapshots: the kinds [`DHCP`], [`DNS`] and [`PASSWORDS`] replace the one before. Reservations and metadata
+//! come as one snapshot per guest, kinds [`host_kind`] and [`metadata_kind`], so that a change of one guest costs
+//! nothing for the others. All are JSON. A JSON `null` under any kind means: nothing of this kind is left to serve.
 //! Back come [`Event`]s of kind [`EVENT`], which core answers once it has dealt with them, and, every few
 //! seconds while they change, [`COUNTERS`]: one JSON object of names and numbers.
 
@@ -29,12 +29,19 @@ pub const PASSWORDS: &str = "passwords";
 pub const EVENT: &str = "event";
 /// Kind of what serve has counted since it started.
 pub const COUNTERS: &str = "counters";
+/// What the kind of each [`DhcpHost`] snapshot begins with; the guest's address follows.
+pub const HOST: &str = "host/";
 /// What the kind of each [`Metadata`] snapshot begins with; the guest's address follows.
 pub const METADATA: &str = "metadata/";
 
 /// Kind of the snapshot that holds the [`Metadata`] of the guest at `address`.
 pub fn metadata_kind(address: Ipv4Addr) -> String {
     format!("{METADATA}{address}")
+}
+
+/// Kind of the snapshot that holds the [`DhcpHost`] of the guest at `address`.
+pub fn host_kind(address: Ipv4Addr) -> String {
+    format!("{HOST}{address}")
 }
 
 /// What a listening socket is for.
@@ -133,13 +140,12 @@ impl FromStr for Listener {
     }
 }
 
-/// Whom DHCP answers, and with what (router-behaviour of the reference: only known MACs, infinite leases).
+/// With what DHCP answers those who have a [`DhcpHost`] (router-behaviour of the reference: only known MACs,
+/// infinite leases).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dhcp {
-    /// The subnets of guests; an entry of [`Dhcp::hosts`] is served on the subnet that its address lies in.
+    /// The subnets of guests; a guest is served on the subnet that its address lies in.
     pub subnets: Vec<DhcpSubnet>,
-    /// One reservation per MAC and per address.
-    pub hosts: Vec<DhcpHost>,
 }
 
 /// One subnet with guests.
@@ -163,7 +169,17 @@ pub struct DhcpSubnet {
     pub boot_file: Option<String>,
 }
 
-/// One reservation.
+impl DhcpSubnet {
+    /// Whether an address is one of a host in it: neither the network's nor the broadcast address.
+    pub fn has_host(&self, address: Ipv4Addr) -> bool {
+        let network = self.network;
+        network.contains(&address)
+            && (network.prefix_len() >= 31
+                || (address != network.network() && address != network.broadcast()))
+    }
+}
+
+/// One reservation: what DHCP gives to a guest, and a name for DNS.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DhcpHost {
     /// Who is served.
@@ -178,7 +194,7 @@ pub struct DhcpHost {
     pub default_nic: bool,
 }
 
-/// What DNS answers by itself and whom it asks for the rest.
+/// What DNS answers by itself besides the names of the [`DhcpHost`]s, and whom it asks for the rest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dns {
     /// Domains answered here alone, without a trailing dot; the first one is appended to names of hosts.
@@ -189,8 +205,8 @@ pub struct Dns {
     pub router_names: Vec<String>,
     /// Per subnet: who may ask (its network), and what the router's own names resolve to there.
     pub subnets: Vec<DnsSubnet>,
-    /// Names of guests; one name may have several addresses.
-    pub hosts: Vec<DnsHost>,
+    /// Whether the name of a guest is known only while its address lies in one of the subnets.
+    pub near_only: bool,
     /// Whether anybody who reaches a guest address may ask, not only the guests of its network (`exposedns`).
     pub open: bool,
 }
@@ -202,15 +218,6 @@ pub struct DnsSubnet {
     pub network: Ipv4Net,
     /// What the router's own names resolve to for them.
     pub router: Ipv4Addr,
-}
-
-/// One name of a guest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DnsHost {
-    /// The label, without a domain.
-    pub name: String,
-    /// Its address.
-    pub address: Ipv4Addr,
 }
 
 /// User data and metadata of one guest.

@@ -52,6 +52,17 @@ impl Ports {
         if first <= last { Ok(Self { first, last }) } else { Err(PortsError) }
     }
 
+    /// One port.
+    pub const fn one(port: u16) -> Self {
+        Self { first: port, last: port }
+    }
+
+    /// These and others, and what lies between.
+    #[must_use]
+    pub fn and(self, others: Self) -> Self {
+        Self { first: self.first.min(others.first), last: self.last.max(others.last) }
+    }
+
     /// The lowest one.
     pub const fn first(self) -> u16 {
         self.first

@@ -10,6 +10,7 @@ use ipnet::Ipv4Net;
 use crate::{
     link::{Device, Devices},
     mac::Mac,
+    scope::{Scope, WHOLE},
     state::{Address, Kind, Setup, State, Tier},
 };
 
@@ -23,6 +24,8 @@ pub struct View<'a> {
     pub setup: &'a Setup,
     /// What documents have made of it.
     pub state: &'a State,
+    /// What of it the packet filter is planned for.
+    pub scope: &'a Scope,
     /// NICs with guests, by number: the one of the boot arguments, and tiers whose NICs are there.
     pub guests: BTreeMap<u32, GuestNic<'a>>,
     /// Public NICs that are there and have an address, by number.
@@ -115,13 +118,21 @@ impl<'a> View<'a> {
                 by_nic.entry(number).or_insert((device, Vec::new())).1.push((*address, details));
             }
         }
-        let mut view = Self { setup, state, guests, public: BTreeMap::new(), private: BTreeMap::new() };
+        let (public, private) = (BTreeMap::new(), BTreeMap::new());
+        let mut view = Self { setup, state, scope: &WHOLE, guests, public, private };
         for (number, (device, addresses)) in by_nic {
             let private = addresses.iter().any(|(_, a)| a.private_gateway);
             let nics = if private { &mut view.private } else { &mut view.public };
             nics.insert(number, nic(setup, number, device, addresses));
         }
         view
+    }
+
+    /// The same for a part of the state.
+    #[must_use]
+    pub const fn within(mut self, scope: &'a Scope) -> Self {
+        self.scope = scope;
+        self
     }
 
     /// The public NIC that an address is on.
@@ -180,7 +191,7 @@ fn guests<'a>(setup: &'a Setup, state: &'a State, devices: &Devices) -> BTreeMap
             number,
             addresses: Ipv4Net::new(tier.address, tier.prefix).into_iter().collect(),
             mtu: tier.mtu,
-            tier: Some((*mac, tier)),
+            tier: Some((*mac, tier.as_ref())),
         })
     });
     boot.chain(tiers).map(|nic| (nic.number, nic)).collect()

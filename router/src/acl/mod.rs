@@ -35,7 +35,7 @@ pub fn plan(view: &View<'_>, table: &mut Table) {
     table.map("acl_egress", &[Field::InNic], ValueKind::Verdict);
     table.chain("early").add([], Action::Lookup(vec![Field::InNic], "acl_egress"));
     for nic in view.forwarded() {
-        let Some((mac, _)) = nic.tier else { continue };
+        let Some((mac, _)) = nic.tier.filter(|(mac, _)| view.scope.has_acl(*mac)) else { continue };
         if view.setup.vpc.without_public {
             insert(table, "acl_ingress", &nic.name, Value::Accept);
         } else {
@@ -44,7 +44,7 @@ pub fn plan(view: &View<'_>, table: &mut Table) {
         let end = if view.setup.routed { End::Drop } else { End::Pass };
         egress(view, table, &nic.name, mac, &nic.addresses, end);
     }
-    for nic in view.private.values() {
+    for nic in view.private.values().filter(|nic| view.scope.has_acl(nic.mac)) {
         ingress(view, table, &nic.name, nic.mac);
         egress(view, table, &nic.name, nic.mac, &nic.addresses, End::Pass);
     }

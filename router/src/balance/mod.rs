@@ -15,7 +15,10 @@ pub mod stats;
 #[cfg(test)]
 mod tests;
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddrV4},
+};
 
 pub use model::{
     Algorithm, Balance, CookieMode, Front, Limits, Millis, Page, PageView, Rule, Stickiness, TIMEOUTS, Text,
@@ -46,13 +49,26 @@ pub fn is_own(setup: &Setup, state: &State, address: Ipv4Addr) -> bool {
 
 /// What HAProxy is to do: rules for streams whose address the router has.
 pub fn streams(setup: &Setup, state: &State) -> Balance {
-    let own = |address| is_own(setup, state, address);
-    let mut balance = state.balance.clone();
-    balance.rules.retain(|front, rule| {
-        own(front.address) && front.transport == Transport::Tcp && !is_datagrams(setup, state, front, rule)
-    });
-    balance.pages.retain(|at, _| own(*at.ip()));
+    let told = told(setup, state);
+    let mut balance = Balance::clone(&state.balance);
+    balance.rules.retain(|front, rule| is_stream(setup, state, &told, front, rule));
+    balance.pages.retain(|at, _| is_own(setup, state, *at.ip()));
     balance
+}
+
+/// Whether what HAProxy is to do may differ between two states.
+pub fn may_differ(one: &State, other: &State) -> bool {
+    one.balance != other.balance
+        || one.monitor != other.monitor
+        || one.addresses != other.addresses
+        || one.aliases != other.aliases
+        || one.tiers != other.tiers
+}
+
+fn is_stream(setup: &Setup, state: &State, told: &Told<'_>, front: &Front, rule: &Rule) -> bool {
+    front.transport == Transport::Tcp
+        && is_own(setup, state, front.address)
+        && !is_datagrams(setup, told, front, rule)
 }
 
 /// Whether datagrams can be balanced: where addresses are translated.
@@ -62,29 +78,40 @@ pub fn can_spread(setup: &Setup) -> bool {
 
 /// Whether a rule is about datagrams. A document never says so: the management server writes a UDP rule
 /// like one for TCP. What it tells the health checks says more (router contract 3.20, `haproxyData`).
-fn is_datagrams(setup: &Setup, state: &State, front: &Front, rule: &Rule) -> bool {
+fn is_datagrams(setup: &Setup, told: &Told<'_>, front: &Front, rule: &Rule) -> bool {
     if front.transport == Transport::Udp || !can_spread(setup) {
         return front.transport == Transport::Udp;
     }
-    let told = state.monitor.parameters.get("haproxyData").map_or("", String::as_str);
     let plain = !rule.http && rule.tls.is_none() && !rule.proxy_protocol;
-    plain
-        && told.split(';').any(|record| {
-            let field = |name: &str| {
-                let fields = record.split(',').filter_map(|field| field.trim().split_once('='));
-                fields.filter(|(key, _)| *key == name).map(|(_, value)| value).next().unwrap_or_default()
-            };
-            field("protocol").eq_ignore_ascii_case("udp")
-                && field("sourceIp") == front.address.to_string()
-                && field("sourcePortStart") == front.port.to_string()
-        })
+    plain && told.contains(&(front.address.to_string().as_str(), front.port.to_string().as_str()))
+}
+
+/// Addresses and ports of rules that the health checks are told to be about datagrams.
+type Told<'a> = BTreeSet<(&'a str, &'a str)>;
+
+fn told<'a>(setup: &Setup, state: &'a State) -> Told<'a> {
+    let data = state.monitor.parameters.get("haproxyData").filter(|_| can_spread(setup));
+    let records =
+        data.filter(|_| !state.balance.rules.is_empty()).into_iter().flat_map(|data| data.split(';'));
+    let front = |record: &'a str| {
+        let field = |name: &str| {
+            let mut fields = record.split(',').filter_map(|field| field.trim().split_once('='));
+            fields.find(|(key, _)| *key == name).map(|(_, value)| value).unwrap_or_default()
+        };
+        let is_udp = field("protocol").eq_ignore_ascii_case("udp");
+        is_udp.then(|| (field("sourceIp"), field("sourcePortStart")))
+    };
+    records.filter_map(front).collect()
 }
 
 /// Adds what the packet filter does for load balancing: lets clients in, and spreads datagrams.
 pub fn plan(view: &View<'_>, table: &mut Table) {
-    let streams = streams(view.setup, view.state);
-    let control = view.setup.control.address;
-    let fronts = streams.rules.keys().map(Front::socket).chain(streams.pages.keys().copied());
+    let (setup, state, told) = (view.setup, view.state, told(view.setup, view.state));
+    let control = setup.control.address;
+    let rules =
+        state.balance.rules.iter().filter(|(front, rule)| is_stream(setup, state, &told, front, rule));
+    let pages = state.balance.pages.keys().filter(|at| is_own(setup, state, *at.ip()));
+    let fronts = rules.map(|(front, _)| front.socket()).chain(pages.copied());
     let (private, open): (Vec<SocketAddrV4>, Vec<SocketAddrV4>) = fronts.partition(|at| *at.ip() == control);
     let elements = open.iter().map(|at| (key(*at.ip(), Transport::Tcp, at.port()), Value::Accept));
     table.map("balance_streams", &KEY, ValueKind::Verdict).elements = elements.collect();
@@ -97,14 +124,13 @@ pub fn plan(view: &View<'_>, table: &mut Table) {
         input.add(to.into_iter().chain(ports).collect::<Vec<_>>(), Action::Accept);
     }
 
-    if !can_spread(view.setup) {
+    if !can_spread(setup) {
         return;
     }
     table.map(DATAGRAMS, &KEY, ValueKind::Verdict);
     table.chain("to_guests").add([], Action::Lookup(KEY.to_vec(), DATAGRAMS));
-    for (front, rule) in &view.state.balance.rules {
-        if is_datagrams(view.setup, view.state, front, rule) && is_own(view.setup, view.state, front.address)
-        {
+    for (front, rule) in &state.balance.rules {
+        if is_datagrams(setup, &told, front, rule) && is_own(setup, state, front.address) {
             spread(table, front, rule);
         }
     }

@@ -1,4 +1,4 @@
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{net::Ipv4Addr, path::PathBuf, sync::Arc};
 
 use super::{config::Files, runtime::orders, stats::Row, *};
 use crate::{
@@ -156,9 +156,9 @@ fn health_checks_tell_that_a_rule_is_about_datagrams() {
             "maxconn=4096,sourcePortStart=80,sourcePortEnd=80,sourceIp=203.0.113.10,protocol={protocol},vmIps=10.1.1.20 ;"
         )
     };
-    state.monitor.parameters.insert("haproxyData".into(), record("tcp"));
+    Arc::make_mut(&mut state.monitor).parameters.insert("haproxyData".into(), record("tcp"));
     assert_eq!(streams(&setup(), &state).rules.len(), 1);
-    state.monitor.parameters.insert("haproxyData".into(), record("udp"));
+    Arc::make_mut(&mut state.monitor).parameters.insert("haproxyData".into(), record("udp"));
     assert_eq!(streams(&setup(), &state).rules.len(), 0);
     assert!(table(&state).chains.contains_key("balance_203.0.113.10_80"));
 }

@@ -3,8 +3,9 @@
 mod preview;
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
-    fs,
+    iter,
     net::Ipv4Addr,
     path::PathBuf,
     time::{Duration, Instant},
@@ -13,7 +14,7 @@ use std::{
 use common::{
     handover,
     paths::Paths,
-    persist::{self, PersistError},
+    persist::{self, Journal, PersistError},
 };
 
 use ipnet::Ipv4Net;
@@ -26,7 +27,7 @@ use crate::{
     serve::sockets,
     serving,
     snapshot::{self, Dhcp, Dns, Listener},
-    state::{Guests, LIMIT, Secrets, State},
+    state::{self, Guests, Hosts, LIMIT, Secrets, State},
 };
 
 /// Version of the shape of the files below.
@@ -55,6 +56,8 @@ pub(super) struct Engine {
     folder: PathBuf,
     network: Network,
     guests: Guests,
+    /// Where they are kept.
+    journal: Journal,
     secrets: Secrets,
     handover: handover::Core,
     last: Option<LastChange>,
@@ -64,8 +67,15 @@ pub(super) struct Engine {
     pub(super) counters: BTreeMap<String, u64>,
     /// Sockets that serve has been offered, with the kernel's number of the NIC.
     offered: BTreeMap<Listener, u32>,
-    /// What serve has of DHCP and DNS.
-    told: (Option<Dhcp>, Option<Dns>),
+    told: Told,
+}
+
+/// What serve has of DHCP and DNS.
+#[derive(Debug, Default)]
+struct Told {
+    dhcp: Option<Dhcp>,
+    dns: Option<Dns>,
+    hosts: Hosts,
 }
 
 impl Engine {
@@ -77,33 +87,29 @@ impl Engine {
     ) -> Result<Self, PersistError> {
         let folder = paths.state("router");
         let secrets = load(&folder.join("passwords"))?.unwrap_or_default();
-        let mut guests = Guests::default();
-        for entry in fs::read_dir(folder.join("metadata")).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            if let Some(address) = name.to_str().and_then(|n| n.parse().ok())
-                && let Some(data) = load(&entry.path())?
-            {
-                guests.0.insert(address, data);
-            }
+        let (journal, loaded) = Journal::load(&folder.join("guests"), VERSION, Guests::edit)?;
+        if let Some(fallback) = loaded.fallback {
+            tracing::error!("{fallback}");
         }
-        let (alerts, counters, offered) = (Alerts::load(paths)?, BTreeMap::new(), BTreeMap::new());
         let mut engine = Self {
             folder,
             network,
-            guests,
+            guests: loaded.value.unwrap_or_default(),
+            journal,
             secrets,
             handover,
             last: None,
-            alerts,
-            counters,
-            offered,
-            told: (None, None),
+            alerts: Alerts::load(paths)?,
+            counters: BTreeMap::new(),
+            offered: BTreeMap::new(),
+            told: Told::default(),
         };
         engine.publish_network();
         engine.publish(snapshot::PASSWORDS, &engine.secrets.waiting);
         for (address, data) in &engine.guests.0 {
             engine.publish(&snapshot::metadata_kind(*address), data);
         }
+        engine.handover.complete();
         Ok(engine)
     }
 
@@ -225,7 +231,7 @@ impl Engine {
 
     /// Merges what is about single guests, and saves it at once; tells the version that serve must have.
     fn merge_guests(&mut self, documents: &[Document], outcomes: &mut [Outcome]) -> Option<u64> {
-        let (mut fresh, mut secrets) = (Guests::default(), self.secrets.clone());
+        let (mut fresh, mut secrets) = (Guests::default(), None);
         for (document, outcome) in documents.iter().zip(outcomes.iter_mut()).filter(|(_, o)| o.is_ok()) {
             let merged = match document {
                 Document::Metadata(change) => {
@@ -235,7 +241,9 @@ impl Engine {
                     let room = LIMIT.saturating_sub(self.guests.0.len());
                     fresh.merged(change, room).map(|data| drop(fresh.0.insert(address, data)))
                 }
-                Document::Password(change) => secrets.merge(change),
+                Document::Password(change) => {
+                    secrets.get_or_insert_with(|| self.secrets.clone()).merge(change)
+                }
                 Document::Nothing(kind) => {
                     tracing::info!(kind, "a document that asks for nothing here");
                     Ok(())
@@ -244,32 +252,29 @@ impl Engine {
             };
             *outcome = merged.map_err(|error| error.to_string());
         }
-        let folder = self.folder.join("metadata");
-        let files: Vec<_> =
-            fresh.0.into_iter().map(|(address, data)| (folder.join(address.to_string()), data)).collect();
-        let mut version = None;
-        let mut refused = BTreeMap::new();
-        for (saved, (path, data)) in persist::save_all(&files, VERSION).into_iter().zip(files) {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let Ok(address) = name.parse::<Ipv4Addr>() else { continue };
-            match saved {
-                Ok(()) => {
-                    version = version.max(self.publish(&snapshot::metadata_kind(address), &data));
-                    self.guests.0.insert(address, data);
-                }
-                Err(error) => drop(refused.insert(address, error.to_string())),
-            }
-        }
-        let kept = if secrets == self.secrets { Ok(None) } else { self.keep_secrets(secrets) };
+        let told = if fresh.0.is_empty() { Ok(None) } else { self.keep_guests(fresh) };
+        let secrets = secrets.filter(|secrets| *secrets != self.secrets);
+        let kept = secrets.map_or(Ok(None), |secrets| self.keep_secrets(secrets));
         for (document, outcome) in documents.iter().zip(outcomes.iter_mut()).filter(|(_, o)| o.is_ok()) {
-            let reason = match (document, &kept) {
-                (Document::Metadata(change), _) => refused.get(&change.address).cloned(),
-                (Document::Password(_), Err(error)) => Some(error.to_string()),
+            let error = match document {
+                Document::Metadata(_) => told.as_ref().err(),
+                Document::Password(_) => kept.as_ref().err(),
                 _ => None,
             };
-            *outcome = reason.map_or(Ok(()), Err);
+            *outcome = error.map_or(Ok(()), |error| Err(error.to_string()));
         }
-        version.max(kept.ok().flatten())
+        told.ok().flatten().max(kept.ok().flatten())
+    }
+
+    fn keep_guests(&mut self, fresh: Guests) -> Result<Option<u64>, PersistError> {
+        let others = self.guests.0.iter().filter(|(address, _)| !fresh.0.contains_key(address));
+        self.journal.save(&fresh, iter::once(&fresh).map(Cow::Borrowed).chain(others.map(Guests::record)))?;
+        let mut version = None;
+        for (address, data) in fresh.0 {
+            version = version.max(self.publish(&snapshot::metadata_kind(address), &data));
+            self.guests.0.insert(address, data);
+        }
+        Ok(version)
     }
 
     /// Forgets a password that its guest has; tells whether it was there.
@@ -310,14 +315,23 @@ impl Engine {
             self.offered = wanted;
         }
         // Most changes are none of guests' answers.
-        if self.told.0.as_ref() != Some(&dhcp) {
+        if self.told.dhcp.as_ref() != Some(&dhcp) {
             version = version.max(self.publish(snapshot::DHCP, &dhcp));
-            self.told.0 = Some(dhcp);
+            self.told.dhcp = Some(dhcp);
         }
-        if self.told.1.as_ref() != Some(&dns) {
+        if self.told.dns.as_ref() != Some(&dns) {
             version = version.max(self.publish(snapshot::DNS, &dns));
-            self.told.1 = Some(dns);
+            self.told.dns = Some(dns);
         }
+        let hosts = self.network.state().hosts.clone();
+        for (address, host) in state::changed(&self.told.hosts, &hosts) {
+            let kind = snapshot::host_kind(address);
+            version = version.max(match host {
+                Some(host) => self.publish(&kind, &host),
+                None => Some(self.handover.withdraw(&kind)),
+            });
+        }
+        self.told.hosts = hosts;
         version
     }
 

@@ -30,6 +30,7 @@ use crate::{
     apply::{ApplyError, Network},
     balance, helper,
     link::netlink::{LinkError, Netlink},
+    nft::run::Changes,
     snapshot::{COUNTERS, EVENT, Event},
     state::{Setup, SetupError},
     sysctl,
@@ -96,7 +97,8 @@ async fn serve(paths: &Paths) -> Result<(), Error> {
     wait_for_nics(&setup, &netlink).await?;
     note("NICs are there");
     sysctl::apply(&sysctl::plan(&setup, sysctl::memory()));
-    let mut network = Network::load(paths, setup, netlink.clone())?;
+    let changes = Changes::open(paths).await.map_err(ApplyError::from)?;
+    let mut network = Network::load(paths, setup, netlink.clone(), changes)?;
     network.reconcile().await?;
     note("the network is in force");
     let user = User::named(paths, User::SERVE).map_err(io_error("cannot read the accounts"))?;

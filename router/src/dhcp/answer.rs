@@ -17,7 +17,7 @@ pub enum Outcome<'a> {
     /// The client is known and needs no answer, or its message is for another server.
     Silent,
     /// The client found its address in use by another machine.
-    Declined(&'a Lease),
+    Declined(Lease<'a>),
     /// The client has no reservation here.
     Unknown,
     /// The message contradicts itself.
@@ -30,7 +30,7 @@ pub struct Answer<'a> {
     /// OFFER, ACK or NAK.
     pub kind: MessageType,
     /// Whose reservation it is about.
-    pub lease: &'a Lease,
+    pub lease: Lease<'a>,
     /// Whether the answer grants the address: all but NAK and the ACK to an INFORM.
     pub grants: bool,
     /// Where it goes.
@@ -65,7 +65,7 @@ pub fn answer<'a>(table: &'a Table, nic: &str, request: &Request) -> Outcome<'a>
 }
 
 /// A REQUEST in one of the four states of RFC 2131 4.3.2. The state shows in which fields are filled.
-fn select<'a>(table: &Table, nic: &str, lease: &'a Lease, request: &Request) -> Outcome<'a> {
+fn select<'a>(table: &Table, nic: &str, lease: Lease<'a>, request: &Request) -> Outcome<'a> {
     if let Some(server) = request.server
         && server != lease.subnet.router
         && !table.is_server(nic, server)
@@ -88,7 +88,7 @@ fn select<'a>(table: &Table, nic: &str, lease: &'a Lease, request: &Request) -> 
 }
 
 /// An INFORM is answered to the address that the client uses, wherever in its own network that is.
-fn inform<'a>(lease: &'a Lease, request: &Request) -> Outcome<'a> {
+fn inform<'a>(lease: Lease<'a>, request: &Request) -> Outcome<'a> {
     if !lease.subnet.network.contains(&request.ciaddr) {
         return Outcome::Nonsense;
     }
@@ -96,7 +96,7 @@ fn inform<'a>(lease: &'a Lease, request: &Request) -> Outcome<'a> {
     Outcome::Answer(Answer { kind: MessageType::Ack, lease, grants: false, way })
 }
 
-fn grant<'a>(kind: MessageType, lease: &'a Lease, request: &Request) -> Answer<'a> {
+fn grant<'a>(kind: MessageType, lease: Lease<'a>, request: &Request) -> Answer<'a> {
     let way = if !request.giaddr.is_unspecified() {
         Way::Relay(request.giaddr)
     } else if request.ciaddr == lease.host.address {

@@ -1,6 +1,8 @@
 //! The reservations, ready to be looked up.
 
-use std::{collections::HashMap, net::Ipv4Addr, sync::Arc};
+use std::{net::Ipv4Addr, sync::Arc};
+
+use imbl::OrdMap;
 
 use crate::{
     mac::Mac,
@@ -8,46 +10,55 @@ use crate::{
 };
 
 /// One reservation together with the subnet it lies in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lease {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease<'a> {
     /// The reservation.
-    pub host: DhcpHost,
+    pub host: &'a DhcpHost,
     /// Its subnet.
-    pub subnet: Arc<DhcpSubnet>,
+    pub subnet: &'a DhcpSubnet,
 }
 
-/// All reservations; built once for each snapshot.
-#[derive(Debug, Default)]
+/// All reservations. A copy shares all of them, so that one with another guest costs little.
+#[derive(Debug, Clone, Default)]
 pub struct Table {
-    leases: HashMap<Mac, Lease>,
-    subnets: Vec<Arc<DhcpSubnet>>,
+    subnets: Arc<[DhcpSubnet]>,
+    hosts: OrdMap<Mac, DhcpHost>,
+    /// Who has an address.
+    macs: OrdMap<Ipv4Addr, Mac>,
 }
 
 impl Table {
-    /// Indexes a snapshot. A host whose address lies strictly within no subnet is not served.
-    pub fn new(snapshot: Dhcp) -> Self {
-        let subnets: Vec<_> = snapshot.subnets.into_iter().map(Arc::new).collect();
-        let leases = snapshot
-            .hosts
-            .into_iter()
-            .filter_map(|host| {
-                let subnet = subnets.iter().find(|s| is_host_of(s, host.address))?.clone();
-                Some((host.mac, Lease { host, subnet }))
-            })
-            .collect();
-        Self { leases, subnets }
+    /// The same guests in other subnets. One whose address lies strictly within no subnet is not served.
+    #[must_use]
+    pub fn with_subnets(&self, snapshot: Dhcp) -> Self {
+        Self { subnets: snapshot.subnets.into(), ..self.clone() }
+    }
+
+    /// The same with another reservation of an address, or none.
+    #[must_use]
+    pub fn with_host(&self, address: Ipv4Addr, host: Option<DhcpHost>) -> Self {
+        let mut table = self.clone();
+        // What the MAC has elsewhere by now stays.
+        if let Some(mac) = table.macs.remove(&address)
+            && table.hosts.get(&mac).is_some_and(|host| host.address == address)
+        {
+            table.hosts.remove(&mac);
+        }
+        if let Some(host) = host {
+            table.macs.insert(address, host.mac);
+            table.hosts.insert(host.mac, host);
+        }
+        table
     }
 
     /// The reservation of a MAC that asks on `nic`, directly (`relay` is 0.0.0.0) or through the relay
     /// agent at `relay`.
-    pub fn find(&self, nic: &str, mac: Mac, relay: Ipv4Addr) -> Option<&Lease> {
-        let lease = self.leases.get(&mac)?;
-        let reachable = if relay.is_unspecified() {
-            lease.subnet.nic == nic
-        } else {
-            lease.subnet.network.contains(&relay)
-        };
-        reachable.then_some(lease)
+    pub fn find(&self, nic: &str, mac: Mac, relay: Ipv4Addr) -> Option<Lease<'_>> {
+        let host = self.hosts.get(&mac)?;
+        let subnet = self.subnets.iter().find(|s| s.has_host(host.address))?;
+        let reachable =
+            if relay.is_unspecified() { subnet.nic == nic } else { subnet.network.contains(&relay) };
+        reachable.then_some(Lease { host, subnet })
     }
 
     /// Whether `address` is where clients on `nic` talk to this server.
@@ -63,20 +74,4 @@ impl Table {
                 .iter()
                 .any(|s| s.nic == nic && (s.router == address || s.network.broadcast() == address))
     }
-
-    /// How many reservations are served.
-    pub fn len(&self) -> usize {
-        self.leases.len()
-    }
-
-    /// Whether nobody is served.
-    pub fn is_empty(&self) -> bool {
-        self.leases.is_empty()
-    }
-}
-
-fn is_host_of(subnet: &DhcpSubnet, address: Ipv4Addr) -> bool {
-    let network = subnet.network;
-    network.contains(&address)
-        && (network.prefix_len() >= 31 || (address != network.network() && address != network.broadcast()))
 }

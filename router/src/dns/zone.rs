@@ -1,14 +1,16 @@
 //! The local names.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
 };
 
 use hickory_proto::rr::{
     Name, RData, RecordType,
     rdata::{A, AAAA, PTR},
 };
+use imbl::{OrdMap, OrdSet};
 use ipnet::Ipv4Net;
 
 use crate::snapshot::{Dns, DnsSubnet};
@@ -26,45 +28,43 @@ pub enum Local {
     Elsewhere,
 }
 
-/// All local names; built once for each snapshot.
-#[derive(Debug, Default)]
+/// All local names. A copy shares all of them, so that one with another name costs little.
+#[derive(Debug, Clone, Default)]
 pub struct Zone {
-    hosts: HashMap<String, Vec<Ipv4Addr>>,
-    names: HashMap<Ipv4Addr, String>,
+    /// Addresses by lower-case name.
+    hosts: OrdMap<String, OrdSet<Ipv4Addr>>,
+    names: OrdMap<Ipv4Addr, String>,
+    around: Arc<Around>,
+}
+
+/// What is not about one guest.
+#[derive(Debug, Default)]
+struct Around {
     router_names: HashSet<String>,
+    /// The router's name, as it is written.
+    router_name: Option<String>,
+    /// What is behind the names of addresses.
+    suffix: String,
     /// Lower-case labels, the rightmost one last.
     domains: Vec<Vec<String>>,
     subnets: Vec<DnsSubnet>,
     upstreams: Vec<IpAddr>,
+    near_only: bool,
     open: bool,
 }
 
 impl Zone {
-    /// Indexes a snapshot. Names that are no names are left out.
-    pub fn new(snapshot: Dns) -> Self {
-        let mut hosts: HashMap<String, Vec<Ipv4Addr>> = HashMap::new();
-        let mut names = HashMap::new();
-        for host in snapshot.hosts {
-            names.insert(host.address, host.name.clone());
-            hosts.entry(host.name.to_ascii_lowercase()).or_default().push(host.address);
-        }
-        for subnet in &snapshot.subnets {
-            if let Some(name) = snapshot.router_names.first() {
-                names.insert(subnet.router, name.clone());
-            }
-        }
+    /// The same names of guests with what a snapshot says. Domains that are no names are left out.
+    #[must_use]
+    pub fn with(&self, snapshot: Dns) -> Self {
         let domains: Vec<Vec<String>> =
             snapshot.domains.iter().filter_map(|d| Name::from_ascii(d).ok()).map(|d| labels(&d)).collect();
-        if let Some(domain) = snapshot.domains.first().filter(|d| !d.is_empty()) {
-            for name in names.values_mut() {
-                *name = format!("{name}.{domain}");
-            }
-        }
+        let first = snapshot.domains.first().filter(|d| !d.is_empty());
         let own: HashSet<Ipv4Addr> = snapshot.subnets.iter().map(|s| s.router).collect();
-        Self {
-            hosts,
-            names,
+        let around = Around {
             router_names: snapshot.router_names.iter().map(|n| n.to_ascii_lowercase()).collect(),
+            router_name: snapshot.router_names.into_iter().next(),
+            suffix: first.map(|domain| format!(".{domain}")).unwrap_or_default(),
             domains: domains.into_iter().filter(|d| !d.is_empty()).collect(),
             subnets: snapshot.subnets,
             // Asking oneself would never end.
@@ -73,18 +73,41 @@ impl Zone {
                 .into_iter()
                 .filter(|u| !u.is_loopback() && !matches!(u, IpAddr::V4(u) if own.contains(u)))
                 .collect(),
+            near_only: snapshot.near_only,
             open: snapshot.open,
+        };
+        Self { around: Arc::new(around), ..self.clone() }
+    }
+
+    /// The same with another name of an address, or none.
+    #[must_use]
+    pub fn with_host(&self, address: Ipv4Addr, name: Option<String>) -> Self {
+        let mut zone = self.clone();
+        if let Some(before) = zone.names.remove(&address).map(|name| name.to_ascii_lowercase())
+            && let Some(addresses) = zone.hosts.get_mut(&before)
+        {
+            addresses.remove(&address);
+            if addresses.is_empty() {
+                zone.hosts.remove(&before);
+            }
         }
+        if let Some(name) = name.filter(|name| !name.is_empty()) {
+            zone.hosts.entry(name.to_ascii_lowercase()).or_default().insert(address);
+            zone.names.insert(address, name);
+        }
+        zone
     }
 
     /// Whether `asker` may ask at the router's address `listener`.
     pub fn serves(&self, listener: Ipv4Addr, asker: Ipv4Addr) -> bool {
-        self.open || self.subnets.iter().any(|s| s.network.contains(&listener) && s.network.contains(&asker))
+        let subnets = &self.around.subnets;
+        self.around.open
+            || subnets.iter().any(|s| s.network.contains(&listener) && s.network.contains(&asker))
     }
 
     /// Whom to ask for what is not local, in order of preference.
     pub fn upstreams(&self) -> &[IpAddr] {
-        &self.upstreams
+        &self.around.upstreams
     }
 
     /// What is known here of `name`, for a guest at `asker`.
@@ -108,22 +131,25 @@ impl Zone {
     }
 
     fn below_a_domain(&self, labels: &[String], kind: RecordType, asker: Ipv4Addr) -> Local {
-        let Some(domain) = self.domains.iter().filter(|d| labels.ends_with(d)).max_by_key(|d| d.len()) else {
+        let domains = &self.around.domains;
+        let Some(domain) = domains.iter().filter(|d| labels.ends_with(d)).max_by_key(|d| d.len()) else {
             return Local::Elsewhere;
         };
         match &labels[..labels.len() - domain.len()] {
             [] => Local::Empty,
             [host] => self.host(host, kind, asker),
-            _ if self.domains.iter().any(|d| d.ends_with(labels)) => Local::Empty,
+            _ if domains.iter().any(|d| d.ends_with(labels)) => Local::Empty,
             _ => Local::Absent,
         }
     }
 
     fn host(&self, label: &str, kind: RecordType, asker: Ipv4Addr) -> Local {
-        let addresses = match self.hosts.get(label) {
-            Some(addresses) => self.nearest(addresses, asker),
-            None if self.router_names.contains(label) => self.routers(asker),
-            None => return Local::Absent,
+        let known = self.hosts.get(label).into_iter().flatten().copied();
+        let known: Vec<Ipv4Addr> = known.filter(|address| self.is_here(*address)).collect();
+        let addresses = match known.is_empty() {
+            false => self.nearest(known, asker),
+            true if self.around.router_names.contains(label) => self.routers(asker),
+            true => return Local::Absent,
         };
         match kind {
             RecordType::A | RecordType::ANY if !addresses.is_empty() => {
@@ -133,24 +159,39 @@ impl Zone {
         }
     }
 
+    /// Whether what a guest at this address is called counts.
+    fn is_here(&self, address: Ipv4Addr) -> bool {
+        !self.around.near_only || self.subnet_of(address).is_some()
+    }
+
     /// The addresses in the asker's own subnet if there are any, else all of them.
-    fn nearest(&self, addresses: &[Ipv4Addr], asker: Ipv4Addr) -> Vec<Ipv4Addr> {
+    fn nearest(&self, addresses: Vec<Ipv4Addr>, asker: Ipv4Addr) -> Vec<Ipv4Addr> {
         let near: Vec<_> = match self.subnet_of(asker) {
             Some(network) => addresses.iter().copied().filter(|a| network.contains(a)).collect(),
             None => Vec::new(),
         };
-        if near.is_empty() { addresses.to_vec() } else { near }
+        if near.is_empty() { addresses } else { near }
     }
 
     fn routers(&self, asker: Ipv4Addr) -> Vec<Ipv4Addr> {
-        match self.subnets.iter().find(|s| s.network.contains(&asker)) {
+        let subnets = &self.around.subnets;
+        match subnets.iter().find(|s| s.network.contains(&asker)) {
             Some(subnet) => vec![subnet.router],
-            None => self.subnets.iter().map(|s| s.router).collect(),
+            None => subnets.iter().map(|s| s.router).collect(),
         }
     }
 
     fn subnet_of(&self, asker: Ipv4Addr) -> Option<Ipv4Net> {
-        self.subnets.iter().map(|s| s.network).find(|n| n.contains(&asker))
+        self.around.subnets.iter().map(|s| s.network).find(|n| n.contains(&asker))
+    }
+
+    fn name_of(&self, address: Ipv4Addr) -> Option<String> {
+        let is_router = self.around.subnets.iter().any(|subnet| subnet.router == address);
+        let name = match is_router.then_some(self.around.router_name.as_ref()).flatten() {
+            Some(name) => name,
+            None => self.names.get(&address).filter(|_| self.is_here(address))?,
+        };
+        Some(format!("{name}{}", self.around.suffix))
     }
 
     /// Names of addresses. Those of private addresses that nobody here has are nobody's.
@@ -170,7 +211,8 @@ impl Zone {
         if octets.len() < 4 {
             return Some(if private { Local::Empty } else { Local::Elsewhere });
         }
-        Some(match self.names.get(&Ipv4Addr::from(address)).and_then(|n| Name::from_ascii(n).ok()) {
+        let address_of = Ipv4Addr::from(address);
+        Some(match self.name_of(address_of).and_then(|name| Name::from_ascii(name).ok()) {
             Some(mut name) if matches!(kind, RecordType::PTR | RecordType::ANY) => {
                 name.set_fqdn(true);
                 Local::Found(vec![RData::PTR(PTR(name))])
@@ -213,7 +255,6 @@ fn is_private(address: [u8; 4], octets: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::DnsHost;
 
     const TIER_1: Ipv4Addr = Ipv4Addr::new(10, 9, 1, 50);
     const TIER_2: Ipv4Addr = Ipv4Addr::new(10, 9, 2, 50);
@@ -223,20 +264,49 @@ mod tests {
             network: network.parse().unwrap(),
             router: router.into(),
         };
-        let host = |name: &str, address: [u8; 4]| DnsHost { name: name.into(), address: address.into() };
-        Zone::new(Dns {
+        let zone = Zone::default().with(Dns {
             domains: vec!["vpc.example".into(), "tier1.vpc.example".into(), "Tier2.example".into()],
             upstreams: vec![[10, 9, 1, 1].into(), [127, 0, 0, 1].into(), [192, 0, 2, 53].into()],
             router_names: vec!["r-12-VM".into(), "data-server".into()],
             subnets: vec![subnet("10.9.1.0/24", [10, 9, 1, 1]), subnet("10.9.2.0/24", [10, 9, 2, 1])],
-            hosts: vec![
-                host("Web", [10, 9, 1, 10]),
-                host("web", [10, 9, 2, 10]),
-                host("db", [10, 9, 2, 20]),
-                host("pub", [198, 51, 100, 9]),
-            ],
+            near_only: false,
             open: false,
-        })
+        });
+        let hosts = [
+            ("Web", [10, 9, 1, 10]),
+            ("web", [10, 9, 2, 10]),
+            ("db", [10, 9, 2, 20]),
+            ("pub", [198, 51, 100, 9]),
+        ];
+        hosts
+            .into_iter()
+            .fold(zone, |zone, (name, address)| zone.with_host(address.into(), Some(name.into())))
+    }
+
+    #[test]
+    fn names_come_and_go_one_by_one() {
+        let ask = |zone: &Zone, name: &str| zone.look_up(&name.parse().unwrap(), RecordType::A, TIER_1);
+        let (web, db) = (Ipv4Addr::new(10, 9, 1, 10), Ipv4Addr::new(10, 9, 2, 20));
+        let zone = zone().with_host(web, Some("db".into()));
+        assert_eq!(ask(&zone, "web."), a(&[[10, 9, 2, 10]]));
+        assert_eq!(ask(&zone, "db."), a(&[[10, 9, 1, 10]]), "the nearest");
+        let zone = zone.with_host(web, None);
+        assert_eq!(ask(&zone, "db."), a(&[[10, 9, 2, 20]]));
+        assert_eq!(ask(&zone.with_host(db, None), "db."), Local::Absent);
+    }
+
+    #[test]
+    fn names_of_a_tier_go_and_come_with_it() {
+        let subnets =
+            vec![DnsSubnet { network: "10.9.1.0/24".parse().unwrap(), router: [10, 9, 1, 1].into() }];
+        let zone = zone();
+        let one = zone.with(Dns { subnets, near_only: true, ..Dns::default() });
+        let ask = |zone: &Zone, name: &str, kind| zone.look_up(&name.parse().unwrap(), kind, TIER_1);
+        assert_eq!(ask(&one, "db.", RecordType::A), Local::Absent);
+        assert_eq!(ask(&one, "20.2.9.10.in-addr.arpa.", RecordType::PTR), Local::Absent);
+        assert_eq!(ask(&one, "web.", RecordType::A), a(&[[10, 9, 1, 10]]));
+        let all = one.with(Dns { near_only: false, ..Dns::default() });
+        assert_eq!(ask(&all, "db.", RecordType::A), a(&[[10, 9, 2, 20]]));
     }
 
     fn ask(name: &str, kind: RecordType, asker: Ipv4Addr) -> Local {
@@ -313,12 +383,12 @@ mod tests {
 
     #[test]
     fn only_guests_of_the_subnet_may_ask_unless_all_may() {
-        let mut zone = zone();
+        let zone = zone();
         let listener = Ipv4Addr::new(10, 9, 1, 1);
         assert!(zone.serves(listener, TIER_1));
         assert!(!zone.serves(listener, TIER_2));
-        zone.open = true;
-        assert!(zone.serves(listener, TIER_2));
+        let open = zone.with(Dns { open: true, ..Dns::default() });
+        assert!(open.serves(listener, TIER_2));
     }
 
     #[test]

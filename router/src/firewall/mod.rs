@@ -6,6 +6,8 @@
 
 mod bag;
 
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
 use ipnet::Ipv4Net;
 
 use self::bag::Verdict;
@@ -13,7 +15,7 @@ pub(crate) use self::bag::protocol;
 use crate::{
     helper,
     nft::{Action, Base, Field, Hook, Key, Match, Part, Table, Value, ValueKind},
-    state::{Direction, Kind},
+    state::{Direction, FirewallRule, Kind, Packets},
     types::{Nets, Ports, Transport},
     view::{GuestNic, View},
 };
@@ -96,7 +98,7 @@ fn early(view: &View<'_>, table: &mut Table) {
         chain.add([guests.clone()], Action::MarkConnectionBy(vec![Field::Source], "static_marks"));
         chain.add([guests], Action::RestoreMark);
         let marks = table.map("static_marks", &[Field::Source], ValueKind::Mark);
-        for (address, target) in &view.state.static_nat {
+        for (address, target) in view.state.static_nat.iter().filter(|(_, to)| view.scope.has_target(**to)) {
             if let Some(nic) = view.nic_of(*address) {
                 // The lowest public address of a guest counts.
                 marks.elements.entry(vec![Part::Address(*target)]).or_insert(Value::Mark(nic.table()));
@@ -120,13 +122,23 @@ fn gate(view: &View<'_>, table: &mut Table) {
     chain.add([], Action::Lookup(bag::HEADED.to_vec(), "gate_ports"));
     chain.add([], Action::Lookup(vec![Field::Destination], "gate_rules"));
     chain.add([], Action::Drop);
-    for address in view.state.addresses.keys() {
-        let rules = view.state.firewall.values().filter_map(|rule| match rule.direction {
-            Direction::Ingress { address: of } if of == *address => Some(&rule.packets),
-            _ => None,
-        });
-        bag::add(table, "gate", Some(*address), Verdict::Accept, rules);
+    let mut bags: BTreeMap<Ipv4Addr, Vec<&Packets>> = BTreeMap::new();
+    for rule in rules(view) {
+        if let Direction::Ingress { address } = rule.direction
+            && view.state.addresses.contains_key(&address)
+        {
+            bags.entry(address).or_default().push(&rule.packets);
+        }
     }
+    for (address, rules) in bags {
+        bag::add(table, "gate", Some(address), Verdict::Accept, rules.into_iter());
+    }
+}
+
+/// The rules that the plan is about.
+fn rules<'a>(view: &View<'a>) -> impl Iterator<Item = &'a FirewallRule> {
+    let scope = view.scope;
+    view.state.firewall.values().filter(move |rule| scope.has_rule(rule))
 }
 
 /// What the router itself answers.
@@ -212,7 +224,7 @@ fn forward(view: &View<'_>, table: &mut Table) {
 /// What reaches guests of a network that is routed: what rules let through.
 fn inward(view: &View<'_>, table: &mut Table) {
     table.map("inward_rules_ports", &bag::BARE, ValueKind::Verdict);
-    let rules = view.state.firewall.values().filter(|rule| rule.direction == Direction::Inward);
+    let rules = rules(view).filter(|rule| rule.direction == Direction::Inward);
     bag::add(table, "inward_rules", None, Verdict::Accept, rules.map(|rule| &rule.packets));
     let chain = table.chain("inward");
     chain.add([], Action::Lookup(bag::BARE.to_vec(), "inward_rules_ports"));
@@ -225,12 +237,15 @@ fn inward(view: &View<'_>, table: &mut Table) {
 fn egress(view: &View<'_>, table: &mut Table) {
     table.map("egress_deny_ports", &bag::BARE, ValueKind::Verdict);
     table.map("egress_allow_ports", &bag::BARE, ValueKind::Verdict);
-    let rules = || view.state.firewall.values().filter(|rule| rule.direction == Direction::Egress);
-    let of =
-        |allow: bool| rules().filter(move |r| !r.is_default && r.default_allow == allow).map(|r| &r.packets);
+    let is_egress = |rule: &&FirewallRule| rule.direction == Direction::Egress;
+    let of = |allow: bool| {
+        let rules = rules(view).filter(is_egress).filter(move |r| !r.is_default && r.default_allow == allow);
+        rules.map(|rule| &rule.packets)
+    };
     bag::add(table, "egress_deny", None, Verdict::Drop, of(true));
     bag::add(table, "egress_allow", None, Verdict::Accept, of(false));
-    let open = rules().any(|rule| rule.is_default && rule.default_allow);
+    let mut all = view.state.firewall.values().filter(is_egress);
+    let open = all.any(|rule| rule.is_default && rule.default_allow);
     let chain = table.chain("egress");
     chain.add([], Action::Lookup(bag::BARE.to_vec(), "egress_deny_ports"));
     chain.add([], Action::Jump("egress_deny".into()));

@@ -1,10 +1,11 @@
 //! Translations of addresses: static NAT, port forwards, source NAT, and the way back for guests that
 //! reach each other by a public address.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, net::Ipv4Addr};
 
 use crate::{
     nft::{Action, Base, Field, Hook, Match, Part, Rule, Table, Value, ValueKind},
+    scope::Scope,
     state::{Forward, ForwardKey},
     types::{Ports, Transport},
     view::View,
@@ -44,23 +45,26 @@ fn to_guests(view: &View<'_>, table: &mut Table) {
     chain.add([], Action::Lookup(vec![Field::Destination], "forward_rules"));
     chain.add([], Action::TranslatePortBy(KEY.to_vec(), "forward_address", "forward_port"));
 
-    let known = |address| view.state.addresses.contains_key(address);
-    let statics = view.state.static_nat.iter().filter(|(address, _)| known(address));
+    let known = |address: &Ipv4Addr| view.state.addresses.contains_key(address);
+    let statics = view.state.static_nat.iter();
+    let statics = statics.filter(|(address, _)| known(address) && view.scope.has_static_nat(**address));
     table.map("static_in", &[Field::Destination], ValueKind::Address).elements =
         statics.map(|(from, to)| (vec![Part::Address(*from)], Value::Address(*to))).collect();
     table.map("forward_rules", &[Field::Destination], ValueKind::Verdict);
     table.map("forward_address", &KEY, ValueKind::Address);
     table.map("forward_port", &KEY, ValueKind::Port);
-    for (key, forwards) in view.state.forwards.iter().filter(|(key, _)| known(&key.address)) {
-        for forward in forwards {
-            place(table, key, forward);
+    for keys in view.scope.forwards() {
+        for (key, forwards) in view.state.forwards.range(keys).filter(|(key, _)| known(&key.address)) {
+            for forward in forwards {
+                place(view.scope, table, key, forward);
+            }
         }
     }
 }
 
 /// Ports that change each by their own go into the maps; whole ranges that stay as they are, and
 /// forwards for some sources only, become rules in the chain of the address.
-fn place(table: &mut Table, key: &ForwardKey, forward: &Forward) {
+fn place(scope: &Scope, table: &mut Table, key: &ForwardKey, forward: &Forward) {
     let pairs = || -> Vec<(u16, u16)> {
         let first = forward.ports.first();
         let step = u16::from(forward.ports.single().is_none());
@@ -69,6 +73,9 @@ fn place(table: &mut Table, key: &ForwardKey, forward: &Forward) {
     let unchanged = key.ports == forward.ports;
     if forward.sources.is_any() && !(unchanged && key.ports.single().is_none()) {
         for (port, target) in pairs() {
+            if !scope.has_port(key.address, key.transport, port) {
+                continue;
+            }
             let at = vec![Part::Address(key.address), Part::Transport(key.transport), Part::Port(port)];
             insert(table, "forward_address", at.clone(), Value::Address(forward.target));
             insert(table, "forward_port", at, Value::Port(target));
@@ -113,7 +120,7 @@ fn to_outside(view: &View<'_>, table: &mut Table) {
     chain.add([], Action::SourceBy(vec![Field::OutNic], "source_nat"));
 
     let statics = table.map("static_out", &[Field::OutNic, Field::Source], ValueKind::Address);
-    for (address, target) in &view.state.static_nat {
+    for (address, target) in view.state.static_nat.iter().filter(|(_, to)| view.scope.has_target(**to)) {
         if let Some(nic) = view.nic_of(*address) {
             let key = vec![Part::Nic(nic.name.clone()), Part::Address(*target)];
             // The lowest public address of a guest counts.
@@ -130,11 +137,11 @@ fn to_outside(view: &View<'_>, table: &mut Table) {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lost {
     /// Everything to and from a public address: it may belong to someone else tomorrow.
-    Address(std::net::Ipv4Addr),
+    Address(Ipv4Addr),
     /// Datagrams to ports of a public address: they know no end, so that they would go on to the former guest.
-    Datagrams(std::net::Ipv4Addr, Ports),
+    Datagrams(Ipv4Addr, Ports),
     /// The same, of one server among several.
-    DatagramsOf(std::net::Ipv4Addr, u16, std::net::Ipv4Addr),
+    DatagramsOf(Ipv4Addr, u16, Ipv4Addr),
 }
 
 /// What was translated before and is no longer, or is otherwise.

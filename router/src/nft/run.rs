@@ -1,12 +1,25 @@
 //! The `nft` program: one run a change, one run a question.
 
-use std::{collections::BTreeMap, io, process::Stdio, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    path::Path,
+    process::Stdio,
+    time::Duration,
+};
 
+use common::paths::Paths;
+use rustix::{
+    fs::{FlockOperation, MemfdFlags, flock, memfd_create},
+    io::Errno,
+};
 use serde::Deserialize;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::AsyncReadExt as _,
     process::Command,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use super::{
@@ -21,6 +34,9 @@ pub(crate) const PROGRAMS: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Longest time for one run.
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// How often is looked whether another core's change has ended.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Longest answer that is read, in bytes.
 const ANSWER: u64 = 64 * 1024 * 1024;
@@ -51,25 +67,59 @@ pub struct Present {
     pub counters: BTreeMap<String, (u64, u64)>,
 }
 
-/// Applies one transaction; an empty one costs nothing.
-pub async fn apply(changes: &[Change]) -> Result<(), NftError> {
-    if changes.is_empty() {
-        return Ok(());
+/// The way to change the filter: one change at a time.
+///
+/// A change is handed to the program in a file that is locked as long as the core or the program has it open: a core
+/// that starts waits for a change that the one before it, which was killed, has left on its way.
+#[derive(Debug)]
+pub struct Changes(File);
+
+impl Changes {
+    /// Opens it, once no other core's change is on its way.
+    pub async fn open(paths: &Paths) -> Result<Self, NftError> {
+        fs::create_dir_all(paths.run())?;
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(paths.run().join("filter"))?;
+        let locked = async {
+            while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                if error != Errno::WOULDBLOCK {
+                    return Err(error);
+                }
+                sleep(LOOK).await;
+            }
+            Ok(())
+        };
+        timeout(LIMIT, locked).await.map_err(|_| NftError::Late)?.map_err(io::Error::from)?;
+        Ok(Self(file))
     }
-    let input = serde_json::to_vec(&BTreeMap::from([("nftables", changes)]))?;
-    nft(&["-j", "-f", "-"], input).await.map(drop)
+
+    /// Applies one transaction; an empty one costs nothing.
+    pub async fn apply(&self, changes: &[Change]) -> Result<(), NftError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let input = serde_json::to_vec(&BTreeMap::from([("nftables", changes)]))?;
+        self.0.set_len(0)?;
+        self.0.write_all_at(&input, 0)?;
+        let outcome = nft(&["-j", "-f", "-"], self.0.try_clone()?.into()).await;
+        self.0.set_len(0)?;
+        outcome.map(drop)
+    }
 }
 
 /// Whether the kernel can follow a protocol; nothing is changed.
 pub async fn knows(helper: Helper) -> Result<(), NftError> {
-    let input = serde_json::to_vec(&BTreeMap::from([("nftables", probe(helper))]))?;
-    nft(&["-c", "-j", "-f", "-"], input).await.map(drop)
+    let question = serde_json::to_vec(&BTreeMap::from([("nftables", probe(helper))]))?;
+    let input = File::from(memfd_create("question", MemfdFlags::CLOEXEC).map_err(io::Error::from)?);
+    input.write_all_at(&question, 0)?;
+    nft(&["-c", "-j", "-f", "-"], input.into()).await.map(drop)
 }
 
 /// Asks for the seal and the counters of our table.
 pub async fn present() -> Result<Present, NftError> {
     let mut present = Present { seals: Vec::new(), counters: counters().await? };
-    let answer = nft(&["-j", "list", "chains", "inet"], Vec::new()).await?;
+    let answer = nft(&["-j", "list", "chains", "inet"], Stdio::null()).await?;
     let chains = parse(&answer)?.into_iter().filter_map(|object| object.chain);
     let seals = chains.filter(|chain| chain.table == TABLE && chain.name.starts_with(SEAL));
     let mut seals: Vec<ListedChain> = seals.collect();
@@ -99,7 +149,7 @@ pub async fn reset_all() -> Result<BTreeMap<String, (u64, u64)>, NftError> {
 }
 
 async fn counters_by(words: &[&str]) -> Result<BTreeMap<String, (u64, u64)>, NftError> {
-    let answer = match nft(words, Vec::new()).await {
+    let answer = match nft(words, Stdio::null()).await {
         // No such table: nothing was counted.
         Err(NftError::Refused(_)) => return Ok(BTreeMap::new()),
         other => other?,
@@ -110,7 +160,7 @@ async fn counters_by(words: &[&str]) -> Result<BTreeMap<String, (u64, u64)>, Nft
 
 /// The table as text, for people.
 pub async fn listing() -> Result<String, NftError> {
-    let answer = nft(&["list", "table", "inet", TABLE], Vec::new()).await?;
+    let answer = nft(&["list", "table", "inet", TABLE], Stdio::null()).await?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
@@ -144,26 +194,23 @@ fn parse(answer: &[u8]) -> Result<Vec<Listed>, NftError> {
     Ok(serde_json::from_slice::<Answer>(answer)?.nftables)
 }
 
-async fn nft(words: &[&str], input: Vec<u8>) -> Result<Vec<u8>, NftError> {
+async fn nft(words: &[&str], input: Stdio) -> Result<Vec<u8>, NftError> {
     timeout(LIMIT, run(words, input)).await.map_err(|_| NftError::Late)?
 }
 
-async fn run(words: &[&str], input: Vec<u8>) -> Result<Vec<u8>, NftError> {
-    let mut child = Command::new("nft")
+async fn run(words: &[&str], input: Stdio) -> Result<Vec<u8>, NftError> {
+    // With its whole path it starts without a copy of this process, which would take as long as the change itself.
+    let mut places = PROGRAMS.split(':').map(|folder| Path::new(folder).join("nft"));
+    let program = places.find(|place| place.exists()).unwrap_or_else(|| "nft".into());
+    let mut child = Command::new(program)
         .args(words)
         .env("PATH", PROGRAMS)
-        .stdin(Stdio::piped())
+        .stdin(input)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()?;
-    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let write = async {
-        if let Some(mut stdin) = stdin {
-            // A program that has ended says why on its other ends.
-            let _ = stdin.write_all(&input).await;
-        }
-    };
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let read = async |stream: Option<tokio::process::ChildStdout>| {
         let mut bytes = Vec::new();
         if let Some(stream) = stream {
@@ -178,11 +225,30 @@ async fn run(words: &[&str], input: Vec<u8>) -> Result<Vec<u8>, NftError> {
         }
         io::Result::Ok(bytes)
     };
-    let ((), answer, complaint) = tokio::join!(write, read(stdout), complain);
+    let (answer, complaint) = tokio::join!(read(stdout), complain);
     let (answer, complaint) = (answer?, complaint?);
     if child.wait().await?.success() {
         return Ok(answer);
     }
     let reason = String::from_utf8_lossy(&complaint);
     Err(NftError::Refused(reason.trim().chars().take(600).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_core_waits_for_the_change_of_the_one_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = Paths::below(folder.path());
+        let first = Changes::open(&paths).await.unwrap();
+        // What the program has as its input.
+        let on_its_way = first.0.try_clone().unwrap();
+        drop(first);
+        let mut second = std::pin::pin!(Changes::open(&paths));
+        assert!(timeout(3 * LOOK, &mut second).await.is_err());
+        drop(on_its_way);
+        second.await.unwrap();
+    }
 }

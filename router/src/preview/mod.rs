@@ -14,7 +14,7 @@ use crate::{
     plan::{Plan, plan},
     serving,
     snapshot::{Dhcp, Dns, Metadata},
-    state::{Setup, State},
+    state::{Hosts, Setup, State},
     view::View,
 };
 
@@ -22,15 +22,16 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Side {
     plan: Plan,
-    dhcp: Dhcp,
-    dns: Dns,
+    dhcp: (Dhcp, Hosts),
+    dns: (Dns, Hosts),
 }
 
 impl Side {
     /// Works it out.
     pub fn new(setup: &Setup, state: &State, devices: &Devices) -> Self {
         let view = View::new(setup, state, devices);
-        let (dhcp, dns) = (serving::dhcp(&view, devices), serving::dns(&view));
+        let hosts = || state.hosts.clone();
+        let (dhcp, dns) = ((serving::dhcp(&view, devices), hosts()), (serving::dns(&view), hosts()));
         Self { plan: plan(setup, state, devices), dhcp, dns }
     }
 }

@@ -6,6 +6,7 @@ use crate::{
     balance::Balance,
     link::Links,
     snapshot::{Dhcp, Dns, Metadata},
+    state::Hosts,
 };
 
 type Lines = BTreeSet<String>;
@@ -70,7 +71,7 @@ pub(super) fn balance(balance: &Balance) -> Lines {
     lines
 }
 
-pub(super) fn dhcp(dhcp: &Dhcp) -> Lines {
+pub(super) fn dhcp((dhcp, hosts): &(Dhcp, Hosts)) -> Lines {
     let mut lines = Lines::new();
     for subnet in &dhcp.subnets {
         let (network, nic, router) = (subnet.network, &subnet.nic, subnet.router);
@@ -79,7 +80,7 @@ pub(super) fn dhcp(dhcp: &Dhcp) -> Lines {
             "network {network} on {nic}: server {router}, resolvers {resolvers}, domain {domain}, MTU {mtu}"
         ));
     }
-    for host in &dhcp.hosts {
+    for host in hosts.values().filter(|host| dhcp.subnets.iter().any(|s| s.has_host(host.address))) {
         let gateway = match (host.default_nic, host.gateway) {
             (true, Some(gateway)) => format!("gateway {gateway}"),
             (true, None) => "no gateway".to_owned(),
@@ -90,9 +91,11 @@ pub(super) fn dhcp(dhcp: &Dhcp) -> Lines {
     lines
 }
 
-pub(super) fn dns(dns: &Dns) -> Lines {
-    let mut lines: Lines =
-        dns.hosts.iter().map(|host| format!("{} is {}", host.name, host.address)).collect();
+pub(super) fn dns((dns, hosts): &(Dns, Hosts)) -> Lines {
+    let is_near = |address| dns.subnets.iter().any(|subnet| subnet.network.contains(&address));
+    let named = hosts.values().filter(|host| !host.name.is_empty() && !dns.subnets.is_empty());
+    let here = named.filter(|host| !dns.near_only || is_near(host.address));
+    let mut lines: Lines = here.map(|host| format!("{} is {}", host.name, host.address)).collect();
     lines.extend(dns.domains.iter().map(|domain| format!("domain {domain} is answered here")));
     lines.extend(dns.subnets.iter().map(|subnet| format!("{} may ask {}", subnet.network, subnet.router)));
     lines

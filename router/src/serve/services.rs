@@ -14,7 +14,9 @@ use tokio_rustls::TlsAcceptor;
 use super::{counters::Counters, http, networks::Networks, tls};
 use crate::{
     dhcp, dns, metadata, password,
-    snapshot::{DHCP, DNS, Dhcp, Dns, Listener, METADATA, Metadata, PASSWORDS, Passwords, Service},
+    snapshot::{
+        DHCP, DNS, Dhcp, DhcpHost, Dns, HOST, Listener, METADATA, Metadata, PASSWORDS, Passwords, Service,
+    },
 };
 
 /// All features and the tasks that run for them.
@@ -145,22 +147,35 @@ impl Services {
             DHCP => {
                 let snapshot: Dhcp = read(bytes)?.unwrap_or_default();
                 self.networks.store(Arc::new(Networks::new(&snapshot)));
-                self.dhcp.table.store(Arc::new(dhcp::table::Table::new(snapshot)));
+                self.dhcp.table.store(Arc::new(self.dhcp.table.load().with_subnets(snapshot)));
             }
             DNS => {
                 let snapshot: Dns = read(bytes)?.unwrap_or_default();
-                self.dns.zone.store(Arc::new(dns::zone::Zone::new(snapshot)));
+                self.dns.zone.store(Arc::new(self.dns.zone.load().with(snapshot)));
             }
             PASSWORDS => self.password.handler.set(read::<Passwords>(bytes)?.unwrap_or_default()),
-            _ => {
-                let address = kind.strip_prefix(METADATA).ok_or(Unusable::Kind)?;
-                let address: Ipv4Addr = address.parse().map_err(|_| Unusable::Kind)?;
-                let guest = read::<Metadata>(bytes)?.map(metadata::store::Guest::new).transpose()?;
-                self.metadata.handler.store.set(address, guest);
-            }
+            _ => match (guest(kind, HOST), guest(kind, METADATA)) {
+                (Some(address), _) => self.put_host(address, read(bytes)?),
+                (_, Some(address)) => {
+                    let guest = read::<Metadata>(bytes)?.map(metadata::store::Guest::new).transpose()?;
+                    self.metadata.handler.store.set(address, guest);
+                }
+                _ => return Err(Unusable::Kind),
+            },
         }
         Ok(())
     }
+
+    fn put_host(&self, address: Ipv4Addr, host: Option<DhcpHost>) {
+        let name = host.as_ref().map(|host| host.name.clone());
+        self.dns.zone.store(Arc::new(self.dns.zone.load().with_host(address, name)));
+        self.dhcp.table.store(Arc::new(self.dhcp.table.load().with_host(address, host)));
+    }
+}
+
+/// The guest that a kind is about, where it begins so.
+fn guest(kind: &str, prefix: &str) -> Option<Ipv4Addr> {
+    kind.strip_prefix(prefix)?.parse().ok()
 }
 
 /// JSON `null` means: nothing of this kind.

@@ -1,7 +1,7 @@
 //! What guests are told about themselves: metadata, and the passwords that wait for them. Kept apart
 //! from the network's state, so that a change of one guest writes one small file.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{borrow::Cow, collections::BTreeMap, net::Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,11 +14,21 @@ use crate::{
 /// Keys that name the VM: another value means another VM at the same address.
 const IDENTITIES: [&str; 2] = ["vm-id", "instance-id"];
 
-/// Metadata of all guests.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Metadata of all guests; of some, it is the record of a change on the disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Guests(pub BTreeMap<Ipv4Addr, Metadata>);
 
 impl Guests {
+    /// Takes over what others have.
+    pub fn edit(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
+
+    /// The record of one guest.
+    pub fn record<'a>((address, data): (&Ipv4Addr, &Metadata)) -> Cow<'a, Self> {
+        Cow::Owned(Self(BTreeMap::from([(*address, data.clone())])))
+    }
+
     /// What the metadata of the guest is once a `vmdata` document is merged (router contract 3.9): only
     /// what the document names changes, but a new VM at the address starts from nothing. `room` is how many
     /// guests there may be here.

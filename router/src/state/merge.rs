@@ -1,9 +1,9 @@
 //! How documents change the state. Each document is checked first and merged then, so that a refused
 //! one has changed nothing.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, sync::Arc};
 
-use super::{Address, Direction, Kind, LIMIT, Setup, State};
+use super::{Address, Direction, ForwardKey, Kind, LIMIT, Setup, State};
 use crate::{
     balance::{can_spread, is_own},
     document::{
@@ -97,7 +97,9 @@ impl State {
         }
         room("rules", self.static_nat.len(), changes.len())?;
         for change in changes {
-            self.forwards.retain(|key, _| key.address != change.address);
+            let all = self.forwards.range(ForwardKey::between(change.address, change.address));
+            let all: Vec<ForwardKey> = all.map(|(key, _)| *key).collect();
+            all.iter().for_each(|key| drop(self.forwards.remove(key)));
             self.static_nat.remove(&change.address);
             if let Some(target) = change.target.filter(|_| !change.revoke) {
                 self.static_nat.insert(change.address, target);
@@ -134,16 +136,17 @@ impl State {
     /// what the MAC has, and leaves the address to whoever has it by now.
     pub fn merge_host(&mut self, change: &DhcpChange) -> Result<(), DocumentError> {
         room("ipv4_address", self.hosts.len(), 1)?;
-        self.hosts.retain(|_, host| host.mac != change.host.mac);
-        if !change.remove {
-            self.hosts.insert(change.host.address, change.host.clone());
+        if change.remove {
+            self.hosts.remove_mac(change.host.mac);
+        } else {
+            self.hosts.insert(change.host.clone());
         }
         Ok(())
     }
 
     /// Merges a `monitorservice` document (3.20).
     pub fn merge_monitor(&mut self, change: &MonitorChange) {
-        let monitor = &mut self.monitor;
+        let monitor = Arc::make_mut(&mut self.monitor);
         monitor.enabled = change.enabled.unwrap_or(monitor.enabled);
         if let Some(excluded) = &change.excluded {
             monitor.excluded.clone_from(excluded);
@@ -174,7 +177,7 @@ impl State {
                 next.rules.entry(front).or_insert_with(|| before.clone());
             }
         }
-        self.balance = next;
+        self.balance = Arc::new(next);
         refused
     }
 

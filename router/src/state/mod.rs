@@ -4,7 +4,9 @@
 //! The state holds what is in force and nothing else: no tombstones, no order of arrival. So a router
 //! with any history equals a fresh one that was given the surviving entries.
 
+mod edits;
 mod guests;
+mod hosts;
 mod merge;
 mod setup;
 mod vpc;
@@ -14,54 +16,55 @@ pub(crate) mod tests;
 #[cfg(test)]
 mod vpc_tests;
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::Ipv4Addr, ops::RangeInclusive, sync::Arc};
 
+use imbl::OrdMap;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+pub use edits::{Changed, Edits, changed};
 pub use guests::{Guests, Secrets};
+pub use hosts::Hosts;
 pub use setup::{BootNic, Kind, Setup, SetupError};
 pub use vpc::{Acl, AclRule, Tier};
 
 use crate::{
     balance::Balance,
     mac::Mac,
-    snapshot::DhcpHost,
     types::{Nets, Ports, Transport},
 };
 
 /// Most entries of one kind: what a stranger with the host's key could grow.
 pub const LIMIT: usize = 100_000;
 
-/// The state of the network.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+/// The state of the network. A copy shares everything with what it was made from, and keeps sharing what is not
+/// changed: copying costs nothing, and [`Edits::between`] finds what differs by looking at that alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
     /// Public addresses.
-    pub addresses: BTreeMap<Ipv4Addr, Address>,
+    pub addresses: OrdMap<Ipv4Addr, Address>,
     /// Port forwards; those of one key have sources that do not collide.
-    #[serde(with = "pairs")]
-    pub forwards: BTreeMap<ForwardKey, Vec<Forward>>,
+    pub forwards: OrdMap<ForwardKey, Vec<Forward>>,
     /// Static NAT, from public address to guest.
-    pub static_nat: BTreeMap<Ipv4Addr, Ipv4Addr>,
+    pub static_nat: OrdMap<Ipv4Addr, Ipv4Addr>,
     /// Firewall rules by their identity.
-    pub firewall: BTreeMap<u64, FirewallRule>,
-    /// Reservations, by the guest's address.
-    pub hosts: BTreeMap<Ipv4Addr, DhcpHost>,
+    pub firewall: OrdMap<u64, FirewallRule>,
+    /// Reservations.
+    pub hosts: Hosts,
     /// What the health checks look at.
-    pub monitor: Monitor,
+    pub monitor: Arc<Monitor>,
     /// Tiers of a VPC, by the MAC of the router's NIC in them.
-    pub tiers: BTreeMap<Mac, Tier>,
+    pub tiers: OrdMap<Mac, Arc<Tier>>,
     /// Lists of rules, by the MAC of the NIC of a tier or private gateway, which need not be there.
-    pub acls: BTreeMap<Mac, Acl>,
+    pub acls: OrdMap<Mac, Arc<Acl>>,
     /// Routes, from network to next hop.
-    pub routes: BTreeMap<Ipv4Net, Ipv4Addr>,
+    pub routes: OrdMap<Ipv4Net, Ipv4Addr>,
     /// More addresses on the guest NIC of the boot arguments, with the lengths of their prefixes.
-    pub aliases: BTreeMap<Ipv4Addr, u8>,
+    pub aliases: OrdMap<Ipv4Addr, u8>,
     /// MTU of that NIC, where another one than that of the boot arguments was asked for.
     pub guest_mtu: Option<u16>,
     /// Load balancing.
-    pub balance: Balance,
+    pub balance: Arc<Balance>,
 }
 
 /// One public address.
@@ -95,6 +98,15 @@ pub struct ForwardKey {
     pub transport: Transport,
     /// Public ports.
     pub ports: Ports,
+}
+
+impl ForwardKey {
+    /// All keys of addresses from the first to the last.
+    pub const fn between(first: Ipv4Addr, last: Ipv4Addr) -> RangeInclusive<Self> {
+        let low = Self { address: first, transport: Transport::Tcp, ports: Ports::one(0) };
+        let high = Self { address: last, transport: Transport::Udp, ports: Ports::one(u16::MAX) };
+        low..=high
+    }
 }
 
 /// Where a port forward leads.

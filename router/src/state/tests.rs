@@ -5,7 +5,11 @@ use super::*;
 use crate::{
     document::Document,
     link::{Device, Devices},
+    nat,
+    nft::diff,
     plan::plan,
+    scope::{Scope, WHOLE},
+    view::View,
 };
 
 /// Boot arguments of router contract 1.4.
@@ -176,8 +180,33 @@ fn the_state_survives_its_file() {
         &static_nat("203.0.113.10", "10.1.1.30", false),
         crate::firewall::tests::INGRESS,
     ]);
-    let text = serde_json::to_string(&state).unwrap();
-    assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state);
+    // A router with another MTU, and one that had one.
+    for (from, to) in [(None, Some(1400)), (Some(1400), None)] {
+        let (old, new) =
+            (State { guest_mtu: from, ..State::default() }, State { guest_mtu: to, ..state.clone() });
+        check_edits(&setup(), &devices(), &old, &new);
+    }
+}
+
+/// Sees to it that what differs between two states, as it is written to the disk, makes one out of the other; and that
+/// a plan of what the difference reaches changes the packet filter as plans of everything do.
+pub(super) fn check_edits(setup: &Setup, devices: &Devices, old: &State, new: &State) {
+    let edits = Edits::between(old, new);
+    assert_eq!(edits.is_empty(), old == new);
+    let text = serde_json::to_string(&edits).unwrap();
+    let mut read = old.clone();
+    read.edit(serde_json::from_str(&text).unwrap());
+    assert_eq!(&read, new, "{text}");
+
+    let scope = Scope::of(&edits, old, new);
+    let tables = |scope: &Scope| {
+        [old, new].map(|state| crate::plan::table(&View::new(setup, state, devices).within(scope)))
+    };
+    let ([old, new], [whole_old, whole_new]) = (tables(&scope), tables(&WHOLE));
+    let commands = |old, new| diff::changes(old, new, "sealed_", &mut Vec::new());
+    assert_eq!(commands(&old, &new), commands(&whole_old, &whole_new), "{text}");
+    assert_eq!(new.digest_after(&old, whole_old.digest()), whole_new.digest());
+    assert_eq!(nat::lost(&old, &new), nat::lost(&whole_old, &whole_new));
 }
 
 #[test]
@@ -260,7 +289,7 @@ enum Move {
     Address { last: u8, nic: u32, source_nat: bool, add: bool },
     Forward { last: u8, port: u16, target: u8, sources: usize, revoke: bool },
     Static { last: u8, target: u8, revoke: bool },
-    Rule { id: u64, last: u8, port: u16, source: u8, egress: bool, revoke: bool },
+    Rule { id: u64, last: u8, port: u16, width: u16, source: u8, egress: bool, revoke: bool },
     Host { mac: u8, ip: u8, remove: bool },
 }
 
@@ -283,11 +312,12 @@ impl Move {
             Self::Static { last, target, revoke } => {
                 static_nat(&format!("203.0.113.{last}"), &format!("10.1.1.{target}"), *revoke)
             }
-            Self::Rule { id, last, port, source, egress, revoke } => format!(
-                r#"{{"rules":[{{"id":{id},"src_ip":"{}","protocol":"tcp","src_port_range":[{port},{port}],
+            Self::Rule { id, last, port, width, source, egress, revoke } => format!(
+                r#"{{"rules":[{{"id":{id},"src_ip":"{}","protocol":"tcp","src_port_range":[{port},{}],
                 "revoked":{revoke},"source_cidr_list":["192.0.2.{source}/32"],"traffic_type":"{}",
                 "default_egress_policy":false}}],"type":"firewallrules"}}"#,
                 if *egress { String::new() } else { format!("203.0.113.{last}") },
+                port + width,
                 if *egress { "Egress" } else { "Ingress" },
             ),
             Self::Host { mac, ip, remove } => format!(
@@ -298,8 +328,8 @@ impl Move {
     }
 }
 
-fn moves() -> impl Strategy<Value = Vec<Move>> {
-    let one = prop_oneof![
+fn step() -> impl Strategy<Value = Move> {
+    prop_oneof![
         (10..13u8, 2..4u32, any::<bool>(), any::<bool>())
             .prop_map(|(last, nic, source_nat, add)| Move::Address { last, nic, source_nat, add }),
         (10..13u8, 20..25u16, 2..5u8, 0..4usize, any::<bool>()).prop_map(
@@ -310,12 +340,31 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
             target,
             revoke
         }),
-        (1..6u64, 10..13u8, 20..23u16, 1..3u8, any::<bool>(), any::<bool>()).prop_map(
-            |(id, last, port, source, egress, revoke)| Move::Rule { id, last, port, source, egress, revoke }
+        (1..6u64, 10..13u8, 20..23u16, 0..2u16, 1..3u8, any::<bool>(), any::<bool>()).prop_map(
+            |(id, last, port, width, source, egress, revoke)| Move::Rule {
+                id,
+                last,
+                port,
+                width,
+                source,
+                egress,
+                revoke
+            }
         ),
         (1..4u8, 2..6u8, any::<bool>()).prop_map(|(mac, ip, remove)| Move::Host { mac, ip, remove }),
-    ];
-    prop::collection::vec(one, 0..40)
+    ]
+}
+
+impl Move {
+    /// Kinds that do not depend on each other.
+    const fn kind(&self) -> Option<u8> {
+        match self {
+            Self::Address { .. } => None,
+            Self::Forward { .. } | Self::Static { .. } => Some(0),
+            Self::Rule { .. } => Some(1),
+            Self::Host { .. } => Some(2),
+        }
+    }
 }
 
 /// Documents that give a fresh router exactly what a state holds.
@@ -356,27 +405,68 @@ fn surviving(state: &State) -> Vec<String> {
         };
         let source = rule.packets.sources.as_slice()[0].addr().octets()[3];
         let egress = rule.direction == Direction::Egress;
-        let port = ports.first();
-        documents.push(Move::Rule { id: *id, last, port, source, egress, revoke: false }.document());
+        let (port, width) = (ports.first(), ports.width());
+        documents.push(Move::Rule { id: *id, last, port, width, source, egress, revoke: false }.document());
     }
-    for (ip, host) in &state.hosts {
+    for (ip, host) in state.hosts.iter() {
         let (mac, ip) = (host.mac.0[5], ip.octets()[3]);
         documents.push(Move::Host { mac, ip, remove: false }.document());
     }
     documents
 }
 
+fn retain<K: Ord + Clone, V: Clone>(map: &mut OrdMap<K, V>, keep: impl Fn(&K, &V) -> bool) {
+    *map = map.iter().filter(|(key, value)| keep(key, value)).map(|(k, v)| (k.clone(), v.clone())).collect();
+}
+
 proptest! {
+    /// Many changes at once, back and forth.
+    #[test]
+    fn edits_make_one_state_out_of_another(
+        common in prop::collection::vec(step(), 0..20),
+        one in prop::collection::vec(step(), 0..20),
+        other in prop::collection::vec(step(), 0..20),
+    ) {
+        let merged = |state: &State, moves: &[Move]| {
+            let mut state = state.clone();
+            // Rules for addresses that are not there are refused.
+            moves.iter().for_each(|step| drop(merge(&mut state, &step.document())));
+            state
+        };
+        let common = merged(&setup().first_state(), &common);
+        check_edits(&setup(), &devices(), &merged(&common, &one), &merged(&common, &other));
+    }
+
+    /// Of a firewall rule, a reservation, and a translation, it does not matter which comes first.
+    #[test]
+    fn documents_of_independent_kinds_commute(
+        moves in prop::collection::vec(step(), 0..20),
+        one in step(),
+        other in step(),
+    ) {
+        prop_assume!(one.kind().zip(other.kind()).is_some_and(|(one, other)| one != other));
+        let mut first = setup().first_state();
+        moves.iter().for_each(|step| drop(merge(&mut first, &step.document())));
+        let mut second = first.clone();
+        let refused = |state: &mut State, step: &Move| merge(state, &step.document()).is_err();
+        let outcomes = (refused(&mut first, &one), refused(&mut first, &other));
+        let (other, one) = (refused(&mut second, &other), refused(&mut second, &one));
+        prop_assert_eq!((outcomes, first), ((one, other), second));
+    }
+
     /// Whatever happened before, only what survived counts; and saying the last thing again changes nothing.
     #[test]
-    fn any_history_equals_a_fresh_router_with_what_survived(moves in moves()) {
+    fn any_history_equals_a_fresh_router_with_what_survived(moves in prop::collection::vec(step(), 0..40)) {
         let mut state = setup().first_state();
         let mut last = None;
         for step in &moves {
             let document = step.document();
             let before = state.clone();
             match merge(&mut state, &document) {
-                Ok(()) => last = Some(document),
+                Ok(()) => {
+                    check_edits(&setup(), &devices(), &before, &state);
+                    last = Some(document);
+                }
                 // A rule for an address that is not there right now.
                 Err(_) => prop_assert_eq!(&state, &before),
             }
@@ -384,9 +474,9 @@ proptest! {
         // What waits for its address to come back was given while it was there.
         let here = |address: &Ipv4Addr| state.addresses.contains_key(address);
         let mut kept = state.clone();
-        kept.forwards.retain(|key, _| here(&key.address));
-        kept.static_nat.retain(|address, _| here(address));
-        kept.firewall.retain(|_, rule| match rule.direction {
+        retain(&mut kept.forwards, |key, _| here(&key.address));
+        retain(&mut kept.static_nat, |address, _| here(address));
+        retain(&mut kept.firewall, |_, rule| match rule.direction {
             Direction::Ingress { address } => here(&address),
             _ => true,
         });

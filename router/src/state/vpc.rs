@@ -1,7 +1,7 @@
 //! What a VPC is made of, and the aliases of a shared network: tiers, lists of rules, routes, more addresses
 //! (router contract 3.6, 3.7, 3.16, 3.19).
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, sync::Arc};
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Kind, Protocol, Setup, State, merge::room};
 use crate::{
     document::{AclChange, AliasChange, DocumentError, RouteChange, TierChange},
+    mac::Mac,
     types::Nets,
 };
 
@@ -84,8 +85,10 @@ impl State {
         let same = |other: &Tier| {
             other.address == tier.address || (other.device.is_some() && other.device == tier.device)
         };
-        self.tiers.retain(|_, other| !same(other));
-        self.tiers.insert(change.mac, tier.clone());
+        let gone: Vec<Mac> =
+            self.tiers.iter().filter(|(_, other)| same(other)).map(|(mac, _)| *mac).collect();
+        gone.iter().for_each(|mac| drop(self.tiers.remove(mac)));
+        self.tiers.insert(change.mac, Arc::new(tier.clone()));
         Ok(())
     }
 
@@ -99,8 +102,10 @@ impl State {
                 return Err(DocumentError::new(name, format_args!("holds more than {RULES} rules")));
             }
         }
-        self.acls.retain(|_, other| other.device.is_none() || other.device != change.acl.device);
-        self.acls.insert(change.mac, change.acl.clone());
+        let same = |other: &Acl| other.device.is_some() && other.device == change.acl.device;
+        let gone: Vec<Mac> = self.acls.iter().filter(|(_, other)| same(other)).map(|(mac, _)| *mac).collect();
+        gone.iter().for_each(|mac| drop(self.acls.remove(mac)));
+        self.acls.insert(change.mac, Arc::new(change.acl.clone()));
         Ok(())
     }
 
@@ -142,10 +147,10 @@ impl State {
 
     /// Sets the MTU of the NIC that has the address; `None` where no NIC has it.
     pub fn set_mtu(&mut self, setup: &Setup, address: Ipv4Net, mtu: u16) -> Option<()> {
-        if let Some(tier) =
-            self.tiers.values_mut().find(|t| (t.address, t.prefix) == (address.addr(), address.prefix_len()))
-        {
-            tier.mtu = Some(mtu);
+        let is_it = |tier: &Tier| (tier.address, tier.prefix) == (address.addr(), address.prefix_len());
+        let mac = self.tiers.iter().find(|(_, tier)| is_it(tier)).map(|(mac, _)| *mac);
+        if let Some(tier) = mac.and_then(|mac| self.tiers.get_mut(&mac)) {
+            Arc::make_mut(tier).mtu = Some(mtu);
             return Some(());
         }
         if let Some(known) =

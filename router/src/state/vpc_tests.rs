@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::{
-    tests::{VPC, acl, address, after_at, devices_to, merge_at, private, route, setup_of, tier},
+    tests::{VPC, acl, address, after_at, check_edits, devices_to, merge_at, private, route, setup_of, tier},
     *,
 };
 use crate::{document::Document, plan::plan};
@@ -116,7 +116,7 @@ fn surviving(state: &State) -> Vec<String> {
             Move::Address { last: ip.octets()[3], nic, add: true }
         });
     }
-    for (ip, host) in &state.hosts {
+    for (ip, host) in state.hosts.iter() {
         moves.push(Move::Host { mac: host.mac.0[5], ip: ip.octets()[3], remove: false });
     }
     moves.iter().map(Move::document).collect()
@@ -128,11 +128,15 @@ proptest! {
     fn any_history_of_a_vpc_equals_a_fresh_one_with_what_survived(moves in prop::collection::vec(step(), 0..40)) {
         let setup = setup_of(VPC);
         let documents: Vec<String> = moves.iter().map(Move::document).collect();
-        let state = after_at(&setup, &documents.iter().map(String::as_str).collect::<Vec<_>>());
+        let (mut state, devices) = (setup.first_state(), devices_to(6));
+        for document in &documents {
+            let before = state.clone();
+            merge_at(&setup, &mut state, document).unwrap();
+            check_edits(&setup, &devices, &before, &state);
+        }
         let kept = surviving(&state);
         let fresh = after_at(&setup, &kept.iter().map(String::as_str).collect::<Vec<_>>());
         prop_assert_eq!(&fresh, &state);
-        let devices = devices_to(6);
         prop_assert_eq!(plan(&setup, &fresh, &devices), plan(&setup, &state, &devices));
         if let Some(last) = documents.last() {
             let mut again = state.clone();

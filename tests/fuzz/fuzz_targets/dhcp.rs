@@ -34,8 +34,9 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
         gateway: Some(router),
         default_nic: last % 2 == 0,
     };
-    let hosts = vec![host("00:00:00:00:00:00", 20), host("02:00:00:00:00:01", 21)];
-    Table::new(Dhcp { subnets: vec![subnet], hosts })
+    let hosts = [host("00:00:00:00:00:00", 20), host("02:00:00:00:00:01", 21)];
+    let table = Table::default().with_subnets(Dhcp { subnets: vec![subnet] });
+    hosts.into_iter().fold(table, |table, host| table.with_host(host.address, Some(host)))
 });
 
 fn judge(bytes: &[u8]) {

@@ -10,13 +10,13 @@ use router::{
         query::{self, Answer, Read},
         zone::{Local, Zone},
     },
-    snapshot::{Dns, DnsHost, DnsSubnet},
+    snapshot::{Dns, DnsSubnet},
 };
 
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 20);
 
 static ZONE: LazyLock<Zone> = LazyLock::new(|| {
-    Zone::new(Dns {
+    let zone = Zone::default().with(Dns {
         domains: vec!["cs1.example".into()],
         upstreams: Vec::new(),
         router_names: vec!["data-server".into()],
@@ -24,9 +24,10 @@ static ZONE: LazyLock<Zone> = LazyLock::new(|| {
             network: "10.1.1.0/24".parse().expect("network"),
             router: Ipv4Addr::new(10, 1, 1, 1),
         }],
-        hosts: vec![DnsHost { name: "web".into(), address: GUEST }],
+        near_only: false,
         open: false,
-    })
+    });
+    zone.with_host(GUEST, Some("web".into()))
 });
 
 fuzz_target!(|bytes: &[u8]| {

@@ -16,7 +16,7 @@ pub struct Trace {
 pub struct Work {
     /// Programs that were started.
     pub programs: u64,
-    /// Bytes that went into pipes: what programs were told.
+    /// Bytes that went into pipes or into the file of the packet filter's changes: what programs were told.
     pub told: u64,
 }
 
@@ -25,7 +25,7 @@ impl Trace {
     pub fn start(pid: u32) -> Self {
         let file = tempfile::NamedTempFile::new().expect("a file");
         let mut command = Command::new("strace");
-        command.args(["-f", "-y", "-s", "0", "-e", "trace=execve,write", "-e", "signal=none", "-o"]);
+        command.args(["-f", "-y", "-s", "0", "-e", "trace=execve,write,pwrite64", "-e", "signal=none", "-o"]);
         command.arg(file.path()).args(["-p", &pid.to_string()]);
         let mut strace = Process::start(command);
         strace.wait_line("attached", Duration::from_secs(30));
@@ -42,7 +42,9 @@ impl Trace {
             let result = line.rsplit_once(" = ").map(|(_, result)| result).or_else(asked);
             if line.contains("execve") && result == Some("0") {
                 work.programs += 1;
-            } else if line.contains(" write(") && line.contains("<pipe:") {
+            } else if (line.contains(" write(") && line.contains("<pipe:"))
+                || (line.contains(" pwrite64(") && line.contains("/trivium/filter>"))
+            {
                 work.told += result.and_then(|bytes| bytes.parse::<u64>().ok()).unwrap_or(0);
             }
         }

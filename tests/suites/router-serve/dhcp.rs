@@ -77,11 +77,11 @@ fn strangers_are_not_answered_and_the_removed_at_once_no_more() {
     lab.b.ip(&["link", "set", "eth0", "address", "02:00:00:00:00:99"]);
     assert_eq!(udhcpc(&lab, &lab.b, ""), None);
     assert!(udhcpc(&lab, &lab.a, "").is_some());
-    lab.dhcp.hosts.retain(|h| h.name != "web");
+    lab.hosts.retain(|h| h.name != "web");
     lab.declare();
     assert_eq!(udhcpc(&lab, &lab.a, ""), None);
     // The address goes to another machine at once.
-    lab.dhcp.hosts.push(host("02:00:00:00:00:99", [10, 9, 1, 10], "heir"));
+    lab.hosts.push(host("02:00:00:00:00:99", [10, 9, 1, 10], "heir"));
     lab.declare();
     assert!(udhcpc(&lab, &lab.b, "").expect("a lease").contains("hostname=heir\n"));
 }
@@ -144,7 +144,7 @@ fn dhclient_keeps_its_lease_over_a_reboot_and_gives_it_up_when_moved() {
     }
     let said = run(&lab, "REBOOT 10.9.1.10");
     assert!(!said.contains("DHCPDISCOVER"), "{said}");
-    lab.dhcp.hosts[0] = host(A, [10, 9, 1, 11], "web");
+    lab.hosts[0] = host(A, [10, 9, 1, 11], "web");
     lab.declare();
     let said = run(&lab, "BOUND 10.9.1.11");
     assert!(said.contains("DHCPNAK"), "{said}");

@@ -103,7 +103,7 @@ fn what_is_ours_or_private_is_answered_here_and_the_removed_at_once_no_more() {
         assert!(said.contains("status: NXDOMAIN"), "{said}");
     }
     assert_eq!(short(&lab.a, "@10.9.1.1 db A"), "10.9.1.20");
-    lab.dns.hosts.retain(|h| h.name != "db");
+    lab.hosts.retain(|h| h.name != "db");
     lab.declare();
     assert!(whole(&lab.a, "@10.9.1.1 db A").contains("status: NXDOMAIN"));
     assert_eq!(asked.load(Ordering::SeqCst), 0);

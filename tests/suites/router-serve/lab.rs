@@ -1,7 +1,7 @@
 //! A router with two networks of guests and an outside, and the core that a test holds in its hands.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::Permissions,
     net::Ipv4Addr,
     os::{fd::AsFd as _, unix::fs::PermissionsExt as _},
@@ -18,8 +18,8 @@ use common::{
 use router::{
     serve::sockets,
     snapshot::{
-        COUNTERS, DHCP, DNS, Dhcp, DhcpHost, DhcpSubnet, Dns, DnsHost, DnsSubnet, EVENT, Event, Listener,
-        Metadata, PASSWORDS, Password, Passwords, Service, metadata_kind,
+        COUNTERS, DHCP, DNS, Dhcp, DhcpHost, DhcpSubnet, Dns, DnsSubnet, EVENT, Event, Listener, Metadata,
+        PASSWORDS, Password, Passwords, Service, host_kind, metadata_kind,
     },
 };
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -135,6 +135,9 @@ pub struct Lab {
     pub serve: Process,
     pub core: TestCore,
     pub dhcp: Dhcp,
+    pub hosts: Vec<DhcpHost>,
+    /// Guests that core was told about.
+    told: Mutex<BTreeSet<Ipv4Addr>>,
     pub dns: Dns,
     pub paths: Paths,
     _folder: tempfile::TempDir,
@@ -203,15 +206,12 @@ impl Lab {
         std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         let core = TestCore::start(&paths, &router, Arc::default());
         let serve = spawn_serve(&router, &paths);
-        let dhcp = Dhcp {
-            subnets: vec![subnet("eth0", 1), subnet("eth1", 2)],
-            hosts: vec![
-                host(A, [10, 9, 1, 10], "web"),
-                DhcpHost { default_nic: false, ..host(B, [10, 9, 1, 20], "db") },
-                host(C, [10, 9, 2, 10], "web"),
-            ],
-        };
-        let name = |host: &DhcpHost| DnsHost { name: host.name.clone(), address: host.address };
+        let dhcp = Dhcp { subnets: vec![subnet("eth0", 1), subnet("eth1", 2)] };
+        let hosts = vec![
+            host(A, [10, 9, 1, 10], "web"),
+            DhcpHost { default_nic: false, ..host(B, [10, 9, 1, 20], "db") },
+            host(C, [10, 9, 2, 10], "web"),
+        ];
         let dns = Dns {
             domains: vec!["vpc.example".into(), "tier1.example".into(), "tier2.example".into()],
             upstreams: vec![[192, 0, 2, 53].into()],
@@ -221,13 +221,15 @@ impl Lab {
                 .iter()
                 .map(|s| DnsSubnet { network: s.network, router: s.router })
                 .collect(),
-            hosts: dhcp.hosts.iter().map(name).collect(),
+            near_only: false,
             open: false,
         };
         let lab = Self {
             serve,
             core,
             dhcp,
+            hosts,
+            told: Mutex::default(),
             dns,
             paths,
             _folder: folder,
@@ -253,6 +255,15 @@ impl Lab {
         }
         self.core.core.publish(DHCP, &self.dhcp).unwrap();
         self.core.core.publish(DNS, &self.dns).unwrap();
+        let now: BTreeSet<Ipv4Addr> = self.hosts.iter().map(|host| host.address).collect();
+        let before = std::mem::replace(&mut *self.told.lock().unwrap(), now.clone());
+        for gone in before.difference(&now) {
+            self.core.core.withdraw(&host_kind(*gone));
+        }
+        for host in &self.hosts {
+            self.core.core.publish(&host_kind(host.address), host).unwrap();
+        }
+        self.core.core.complete();
         self.core.core.publish(PASSWORDS, &*self.core.passwords.lock().unwrap()).unwrap();
         let version = self.core.core.offer(offers);
         self.core.wait(version);

@@ -29,7 +29,7 @@ fn guests_are_served_while_core_is_away_and_after_it_came_back() {
     let lookup = "dig +tries=1 +time=5 +short @10.9.1.1 db A";
     lab.core.kill();
     assert_eq!(lab.a.ok(lookup).trim(), "10.9.1.20");
-    lab.dns.hosts[1].address = [10, 9, 1, 21].into();
+    lab.hosts[1].address = [10, 9, 1, 21].into();
     lab.restart_core();
     assert_eq!(lab.a.ok(lookup).trim(), "10.9.1.21");
 }
@@ -63,7 +63,7 @@ fn no_name_is_lost_while_much_changes() {
     for i in 1..=100 {
         let name = format!("vm{i}");
         let mac = format!("02:00:00:00:01:{i:02x}");
-        lab.dhcp.hosts.push(host(&mac, [10, 9, 1, 100 + i], &name));
+        lab.hosts.push(host(&mac, [10, 9, 1, 100 + i], &name));
         lab.declare();
     }
     let out = asker.wait_with_output().unwrap();

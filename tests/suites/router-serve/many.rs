@@ -64,7 +64,7 @@ fn leases_of_five_thousand_guests() {
     };
     lab.dhcp.subnets.truncate(1);
     lab.dhcp.subnets[0].network = "10.9.0.0/16".parse().unwrap();
-    lab.dhcp.hosts = (1..=guests)
+    lab.hosts = (1..=guests)
         .map(|g| {
             let [high, low] = g.to_be_bytes();
             host(&format!("02:00:00:01:{high:02x}:{low:02x}"), address(g), &format!("vm{g}"))

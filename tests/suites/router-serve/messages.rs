@@ -121,10 +121,10 @@ fn a_second_network_on_the_wire_is_told_of_itself() {
     alias.resolvers = vec![alias.router];
     lab.dns.subnets.push(router::snapshot::DnsSubnet { network: alias.network, router: alias.router });
     lab.dhcp.subnets.push(alias);
-    lab.dhcp.hosts.retain(|host| host.name != "db");
+    lab.hosts.retain(|host| host.name != "db");
     let mut guest = host(crate::lab::B, [10, 9, 3, 20], "db");
     guest.gateway = Some([10, 9, 3, 5].into());
-    lab.dhcp.hosts.push(guest);
+    lab.hosts.push(guest);
     lab.declare();
     let script = lab.file(
         "told.sh",
@@ -178,7 +178,7 @@ fn no_lease_is_missed_while_much_changes() {
         }
     });
     for i in 1..=100 {
-        lab.dhcp.hosts.push(host(&format!("02:00:00:00:01:{i:02x}"), [10, 9, 1, 100 + i], &format!("vm{i}")));
+        lab.hosts.push(host(&format!("02:00:00:00:01:{i:02x}"), [10, 9, 1, 100 + i], &format!("vm{i}")));
         lab.declare();
     }
     stop.store(true, Ordering::Relaxed);
@@ -189,8 +189,7 @@ fn no_lease_is_missed_while_much_changes() {
 fn names_are_answered_where_no_guest_is_known() {
     let mut lab = Lab::new();
     lab.address_guests();
-    lab.dhcp.hosts.clear();
-    lab.dns.hosts.clear();
+    lab.hosts.clear();
     lab.declare();
     let ask = |name: &str| lab.a.ok(&format!("dig +tries=1 +time=8 @10.9.1.1 {name} A"));
     assert!(ask("data-server").contains("\tA\t10.9.1.1"));

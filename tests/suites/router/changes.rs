@@ -104,7 +104,7 @@ fn a_bundle_applies_what_it_can_and_reports_the_rest() {
     );
     let (_stream, seen) = connect(&lab.outside, "203.0.113.11:22").expect("the rest is in force");
     assert_eq!(seen, "203.0.113.1");
-    let kept = fs::read_to_string(lab.paths.state("router").join("metadata/10.1.1.20")).expect("metadata");
+    let kept = fs::read_to_string(lab.paths.state("router").join("guests")).expect("metadata");
     assert!(kept.contains("two  blanks  *"), "byte for byte");
     assert!(!lab.paths.cache().join("VR-1.cfg").exists());
 }

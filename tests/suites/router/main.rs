@@ -5,6 +5,7 @@ mod addresses;
 mod balance;
 mod changes;
 mod commands;
+mod crash;
 mod flows;
 mod gate;
 mod helpers;

@@ -217,7 +217,8 @@ fn guests(monitor: &Monitor, state: &State, service: &str) -> Option<Outcome> {
     let mut count = 0;
     for vm in records(text).filter(|vm| vm.get(service) != Some(&"false")) {
         count += 1;
-        let host = vm.get("ip").and_then(|ip| ip.parse().ok()).and_then(|ip| state.hosts.get(&ip));
+        let address = vm.get("ip").and_then(|ip| ip.parse::<Ipv4Addr>().ok());
+        let host = address.and_then(|address| state.hosts.get(&address));
         let mac = vm.get("macAddress").and_then(|mac| mac.parse().ok());
         let known = host.is_some_and(|host| {
             vm.get("vmName").is_none_or(|name| host.name.eq_ignore_ascii_case(name))
