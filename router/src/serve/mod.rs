@@ -1,8 +1,8 @@
 //! The sandboxed half of the router: answers guests from the snapshots that core hands over.
 //!
 //! It opens nothing itself but sockets towards upstream resolvers, and reads no file but those of a disk in the
-//! drive. Core hands over the listening sockets and, as whole snapshots, what to answer. Nothing that a guest asks waits for core,
-//! except the confirmation of a password. When core goes away, guests are served on.
+//! drive. Core hands over the listening sockets and, as whole snapshots, what to answer. Nothing that a guest
+//! asks waits for core, except the confirmation of a password. When core goes away, guests are served on.
 //!
 //! - [`sockets`]: how core opens the sockets.
 //! - [`services`]: which socket and which snapshot belongs to which feature.
