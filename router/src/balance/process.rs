@@ -100,6 +100,7 @@ pub struct Balancer {
     running: Option<Worker>,
     leaving: Vec<Leaving>,
     tally: Tally,
+    ends: u32,
     failures: u32,
     next_try: Option<Instant>,
     begun: bool,
@@ -117,6 +118,7 @@ impl Balancer {
             running: None,
             leaving: Vec::new(),
             tally,
+            ends: 0,
             failures: 0,
             next_try: None,
             begun: false,
@@ -208,6 +210,7 @@ impl Balancer {
             tracing::error!(%error, pid = worker.pid, "the worker has ended");
             self.tally.retire(worker.pid);
             self.running = None;
+            self.ends = self.ends.saturating_add(1);
             changed = true;
         }
         if let Some(worker) = &mut self.running {
@@ -505,6 +508,11 @@ impl Balancer {
             }
         };
         self.wanted.rules.keys().map(report).collect()
+    }
+
+    /// How often HAProxy was found to have ended by itself, since this core runs.
+    pub const fn ends(&self) -> u32 {
+        self.ends
     }
 
     /// Whether everything that is to be balanced is.

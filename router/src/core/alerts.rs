@@ -23,6 +23,8 @@ const VERSION: u32 = 1;
 const KEPT: usize = 100;
 /// For so long the part that answers guests may be away: a restart takes less.
 const AWAY: Duration = Duration::from_secs(5);
+/// What is told of a part that ended and was there again at once.
+pub(super) const RESTARTED: &str = "service had ended and was started again";
 
 /// The alerts, the oldest first; they outlive the core.
 #[derive(Debug)]
@@ -60,7 +62,8 @@ impl Alerts {
     }
 }
 
-/// Notes when the part that answers guests is away for longer than a restart takes, and when it is back.
+/// Notes when the part that answers guests was started again, and where that takes longer than it should, that it
+/// is away.
 pub(super) async fn follow(mut connected: watch::Receiver<bool>, engine: &Mutex<Engine>) {
     // The first time it comes is no news.
     while connected.wait_for(|there| *there).await.is_ok() {
@@ -68,6 +71,7 @@ pub(super) async fn follow(mut connected: watch::Receiver<bool>, engine: &Mutex<
             return;
         }
         if timeout(AWAY, connected.wait_for(|there| *there)).await.is_ok() {
+            engine.lock().await.alerts.note("INFO", "serve", RESTARTED);
             continue;
         }
         let text = "service is down: guests get no addresses, names and metadata";

@@ -184,19 +184,23 @@ async fn wait_for_nics(setup: &Setup, netlink: &Netlink) -> Result<(), LinkError
 
 /// Sees to it that what is balanced stays so, and that the management server hears where it does not.
 async fn watch_balance(engine: Arc<Mutex<Engine>>) {
-    let mut away = false;
+    let (mut away, mut told) = (false, 0);
     loop {
         sleep(BALANCE).await;
         let mut engine = engine.lock().await;
         let before = engine.balancer().is_well();
         engine.balancer().tick().await;
-        let well = engine.balancer().is_well();
-        if !before && !well && !away {
-            away = true;
-            engine.alerts.note("ALERT", "haproxy", "service is down: nothing is balanced");
-        } else if well && away {
-            away = false;
+        let (well, ends) = (engine.balancer().is_well(), engine.balancer().ends());
+        if well && away {
             engine.alerts.note("INFO", "haproxy", "service is running again");
+        } else if well && ends > told {
+            engine.alerts.note("INFO", "haproxy", alerts::RESTARTED);
+        } else if !before && !well && !away {
+            engine.alerts.note("ALERT", "haproxy", "service is down: nothing is balanced");
+            away = true;
+        }
+        if well {
+            (away, told) = (false, ends);
         }
     }
 }

@@ -2,10 +2,12 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpListener,
+    os::unix::net::UnixStream,
     path::PathBuf,
     sync::mpsc,
+    time::Instant,
 };
 
 use tests::lab::{Process, wait_until};
@@ -64,14 +66,20 @@ fn a_server_that_dies_is_left_out_and_comes_back() {
     let get = || pair.outside.ok("curl -s --max-time 15 http://203.0.113.10/name");
     wait_until("both servers", SOON, || (get() + &get()).contains("first"));
     first.kill();
+    let died = Instant::now();
     for _ in 0..8 {
         assert_eq!(get(), "second", "no client meets an error");
     }
+    let left_out = || pair.status(80).starts_with("1 of 2 servers");
+    wait_until("the server to be left out", SOON, left_out);
+    let gone = died.elapsed();
     let _first = named(&pair, 8000, "first");
+    let alive = Instant::now();
     wait_until("the server that came back", SOON, || get() == "first");
+    println!("left out after {gone:?}, back after {:?}", alive.elapsed());
 }
 
-/// A web server of the guest that sets a cookie `app` for its clients; hears what they send of it.
+/// A web server of the guest that gives its clients the cookie `app=own-NAME`; hears what they send of it.
 fn baker(pair: &Pair, port: u16, name: &'static str) -> mpsc::Receiver<String> {
     let (tell, heard) = mpsc::channel();
     let (ready, started) = mpsc::channel();
@@ -91,7 +99,7 @@ fn baker(pair: &Pair, port: u16, name: &'static str) -> mpsc::Receiver<String> {
             let length = name.len();
             let _ = write!(
                 stream,
-                "HTTP/1.1 200 OK\r\nSet-Cookie: app=own; path=/\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{name}"
+                "HTTP/1.1 200 OK\r\nSet-Cookie: app=own-{name}; path=/\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{name}"
             );
         }
     });
@@ -119,16 +127,77 @@ fn cookies_of_servers_are_rewritten_or_prefixed() {
         let met = [bite(&pair, ""), bite(&pair, "")];
         assert_ne!(met[0], met[1], "{how}: by turns, each with a value of its own");
         for (value, name) in &met {
-            assert_eq!(value.ends_with("~own"), prefix, "{how}: {value}");
-            assert_ne!(value, "own", "{how}");
+            assert_eq!(value.ends_with(&format!("~own-{name}")), prefix, "{how}: {value}");
+            assert!(!value.starts_with("own"), "{how}: {value}");
             let heard = &heard[usize::from(name == "second")];
             for _ in 0..3 {
                 assert_eq!(&bite(&pair, &format!("-H 'Cookie: app={value}'")).1, name, "{how}");
                 let sent = heard.recv_timeout(SOON).unwrap();
-                assert_eq!(sent == "app=own", prefix, "{how}: the server hears {sent}");
+                assert_eq!(sent.starts_with("app=own"), prefix, "{how}: the server hears {sent}");
             }
         }
     }
+}
+
+#[test]
+fn cookies_of_applications_are_learned() {
+    let pair = start();
+    let _heard = [baker(&pair, 8000, "first"), baker(&pair, 8001, "second")];
+    apply(&pair, &[8000, 8001], &["appsession app len 52 timeout 3h"], &[]);
+    let met = [bite(&pair, ""), bite(&pair, "")];
+    assert_ne!(met[0], met[1], "by turns");
+    for (value, name) in &met {
+        assert_eq!(*value, format!("own-{name}"), "the cookie is the application's");
+        for _ in 0..3 {
+            assert_eq!(&bite(&pair, &format!("-H 'Cookie: app={value}'")).1, name);
+        }
+    }
+}
+
+#[test]
+fn cookies_are_set_for_posts_only_and_for_a_domain_where_the_rule_says_so() {
+    let pair = start();
+    let _heard = baker(&pair, 8000, "first");
+    apply(
+        &pair,
+        &[8000],
+        &["cookie lb insert indirect nocache postonly domain .a.example domain .b.example"],
+        &[],
+    );
+    let cookies = |with: &str| -> Vec<String> {
+        let said = pair.outside.ok(&format!("curl -s -i --max-time 15 {with} http://203.0.113.10/"));
+        let lines = said
+            .lines()
+            .filter_map(|line| line.to_ascii_lowercase().strip_prefix("set-cookie: ").map(str::to_owned));
+        lines.filter(|cookie| cookie.starts_with("lb=")).collect()
+    };
+    assert_eq!(cookies(""), [""; 0]);
+    let set = cookies("-X POST");
+    assert_eq!(set.len(), 1, "{set:?}");
+    assert!(set[0].contains("domain=.a.example"), "{set:?}");
+}
+
+#[test]
+fn clients_stay_by_their_source_until_that_expires() {
+    let pair = start();
+    let _servers = [named(&pair, 8000, "first"), named(&pair, 8001, "second")];
+    apply(&pair, &[8000, 8001], &["stick-table type ip size 200k expire 2s", "stick on src"], &[]);
+    let get = || pair.outside.ok("curl -s --max-time 15 http://203.0.113.10/name");
+    let first = get();
+    for _ in 0..4 {
+        assert_eq!(get(), first);
+    }
+    let table = || {
+        let mut stream = UnixStream::connect(pair.paths.run().join("balance/worker.sock")).unwrap();
+        stream.write_all(b"show table 203_0_113_10-80\n").unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        assert!(said.contains("# table"), "{said}");
+        said
+    };
+    assert!(table().contains("key=203.0.113.1 "), "{}", table());
+    wait_until("the entry to expire", SOON, || !table().contains("key="));
+    assert_ne!(get(), first, "its turn has passed to the other");
 }
 
 #[test]

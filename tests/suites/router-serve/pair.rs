@@ -1,14 +1,27 @@
 //! Core and serve together: documents in, answers to a guest out.
 
-use std::{fs, fs::Permissions, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{
+    fs,
+    fs::Permissions,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use common::{
     paths::Paths,
     shim::wire::{self, Request},
 };
-use tests::lab::{Namespace, Process, binary, join, wait_until};
+use tests::lab::{Namespace, Process, binary, documents::tier, join, wait_until};
 
-use crate::lab::SOON;
+use crate::lab::{SOON, inside};
 
 pub const LINE: &str = "template=domP name=r-7-VM eth2ip=203.0.113.10 eth2mask=255.255.255.0 gateway=203.0.113.1 \
     eth0ip=10.1.1.1 eth0mask=255.255.255.0 privateMtu=1450 domain=cs1.example cidrsize=24 dhcprange=10.1.1.1 \
@@ -47,13 +60,13 @@ impl Pair {
     }
 
     /// The router of a VPC; the guest waits for its tier.
-    fn vpc() -> Self {
+    fn vpc(line: &str) -> Self {
         let spaces = ["router", "guest", "host", "out"].map(Namespace::new);
         let [router, _, host, outside] = &spaces;
         for (nic, peer) in [("eth0", host), ("eth1", outside)] {
             join(router, nic, peer, "eth0");
         }
-        Self::boot(VPC, spaces)
+        Self::boot(line, spaces)
     }
 
     fn boot(line: &str, [router, guest, host, outside]: [Namespace; 4]) -> Self {
@@ -79,6 +92,13 @@ impl Pair {
     pub fn command(&self, words: &[&str]) -> Option<u8> {
         let request = Request::new(words.iter().copied());
         wire::call(&self.paths, &request, SOON).ok().map(|reply| reply.code)
+    }
+
+    /// What `status` says of the balanced rule of a port.
+    pub fn status(&self, port: u16) -> String {
+        let reply = wire::call(&self.paths, &Request::new(["status"]), SOON).expect("an answer of the core");
+        let name = format!("balanced 203.0.113.10:{port}: ");
+        reply.stdout.lines().find_map(|line| line.strip_prefix(name.as_str())).unwrap_or_default().to_owned()
     }
 
     /// A document as the host sends it. The answer comes when it is in force.
@@ -168,12 +188,9 @@ fn documents_become_answers_to_the_guest() {
 
 #[test]
 fn a_tier_is_served_when_its_nic_comes_and_comes_again() {
-    let pair = Pair::vpc();
+    let pair = Pair::vpc(VPC);
     pair.plug();
-    pair.apply(
-        "guest_network.json.1",
-        r#"{"add":true,"mac_address":"02:00:00:00:00:02","device":"eth3","router_guest_ip":"10.9.1.1","router_guest_netmask":"255.255.255.0","router_guest_gateway":"10.9.1.1","cidr":"24","dns":"192.0.2.53","domain_name":"tier1.example","is_vr_guest_gateway":true,"network_id":204,"mtu":1450,"type":"guestnetwork","delete_from_processed_cache":false}"#,
-    );
+    pair.apply("guest_network.json.1", &tier(1, 2, true));
     pair.entry("10.9.1.20", "");
     pair.apply(
         "vm_metadata.json.2",
@@ -192,6 +209,73 @@ fn a_tier_is_served_when_its_nic_comes_and_comes_again() {
         }
         assert_eq!(pair.curl("http://10.9.1.1/latest/meta-data/instance-id"), "i-8");
     }
+}
+
+#[test]
+fn guests_are_told_the_router_alone_where_the_vpc_says_so() {
+    let pair = Pair::vpc(&format!("{} userouteripresolver=true\n", VPC.trim_end()));
+    pair.plug();
+    pair.apply("guest_network.json.1", &tier(1, 2, true));
+    pair.entry("10.9.1.20", "");
+    let told = "10.9.1.20 10.9.1.1 10.9.1.1 tier1.example web 1450 10.9.1.1";
+    wait_until("a lease", SOON, || pair.lease().as_deref() == Some(told));
+}
+
+#[test]
+fn no_request_fails_while_data_and_tiers_come() {
+    const LENGTH: usize = 8192;
+    let pair = Pair::vpc(VPC);
+    pair.plug();
+    pair.apply("guest_network.json.1", &tier(1, 2, true));
+    pair.entry("10.9.1.20", "");
+    wait_until("a lease", SOON, || pair.lease().is_some());
+    let data = |round: usize| {
+        let text = STANDARD.encode([b'a' + u8::try_from(round % 26).unwrap()].repeat(LENGTH));
+        for address in ["10.9.1.20", "10.9.1.30"] {
+            pair.apply(
+                "vm_metadata.json.2",
+                &format!(
+                    r#"{{"vm_ip_address":"{address}","vm_metadata":[["userdata","user-data","{text}"]],"type":"vmdata"}}"#
+                ),
+            );
+        }
+    };
+    data(0);
+    let (stop, made) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let clients: Vec<_> = (0..2)
+        .map(|_| {
+            let (stop, made) = (Arc::clone(&stop), Arc::clone(&made));
+            inside(&pair.guest, move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let mut answer = Vec::new();
+                    let mut stream = TcpStream::connect("10.9.1.1:80").expect("a connection");
+                    stream.set_read_timeout(Some(SOON)).unwrap();
+                    stream
+                        .write_all(b"GET /latest/user-data HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                        .unwrap();
+                    stream.read_to_end(&mut answer).expect("an answer");
+                    let body = &answer[answer.len().checked_sub(LENGTH).expect("a whole body")..];
+                    assert!(answer.starts_with(b"HTTP/1.1 200 ") && body.iter().all(|byte| *byte == body[0]));
+                    made.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    let begun = Instant::now();
+    for round in 1..=50 {
+        let before = made.load(Ordering::Relaxed);
+        data(round);
+        if round == 25 {
+            join(&pair.router, "eth3", &pair.outside, "eth1");
+            pair.router.ip(&["link", "set", "eth3", "address", "02:00:00:00:00:03"]);
+            pair.apply("guest_network.json.1", &tier(2, 3, true));
+        }
+        wait_until("requests between two pushes", SOON, || made.load(Ordering::Relaxed) >= before + 20);
+    }
+    let rate = made.load(Ordering::Relaxed) as f64 / begun.elapsed().as_secs_f64();
+    stop.store(true, Ordering::Relaxed);
+    clients.into_iter().for_each(|client| client.join().expect("no request failed"));
+    println!("{} requests, {rate:.0} a second, during 101 pushes", made.load(Ordering::Relaxed));
 }
 
 /// What cloud-init finds in the guest, who asks the router for names.

@@ -480,6 +480,64 @@ fn balancing_goes_on_without_the_core_and_comes_back_without_haproxy() {
     wait_until("balancing to come back", Duration::from_secs(20), || connect(&lab, FRONT).is_some());
     println!("HAProxy was back after {:?}", died.elapsed());
     assert_ne!(worker(&lab), pid);
+    let told = || lab.run(&["getRouterAlerts.sh", "1970-01-01", "00:00:00"]).stdout;
+    wait_until("the alert", Duration::from_secs(10), || {
+        told().contains("[INFO] [haproxy] service had ended")
+    });
+    // It ends again, and cannot be started: its file is not to be written.
+    let file = lab.paths.run().join("balance/pid");
+    std::fs::remove_file(&file).expect("the file of its process");
+    std::fs::create_dir(&file).expect("a folder in its place");
+    lab.router.ok(&format!("kill -9 {}", worker(&lab)));
+    wait_until("the alert", Duration::from_secs(20), || {
+        told().contains("[ALERT] [haproxy] service is down: nothing is balanced")
+    });
+    assert!(connect(&lab, FRONT).is_none());
+    let records = told();
+    let last = records.trim_end().rsplit("\\n").next().expect("a record");
+    let (day, hour) = last.split(',').next().and_then(|mark| mark.split_once(' ')).expect("a moment");
+    assert_eq!(lab.run(&["getRouterAlerts.sh", day, hour]).stdout, "No Alerts\n");
+    std::fs::remove_dir(&file).expect("the folder");
+    wait_until("balancing to come back", Duration::from_secs(60), || connect(&lab, FRONT).is_some());
+    wait_until("the word of it", Duration::from_secs(10), || {
+        told().contains("[INFO] [haproxy] service is running again")
+    });
+}
+
+#[test]
+fn balanced_bytes_are_the_routers_and_what_the_gate_drops_is_nobodys() {
+    let lab = start();
+    apply(&lab, &[rule(80, &[20], &["balance roundrobin"])]);
+    let figures = || -> Vec<u64> {
+        let text = lab.run(&["netusage.sh", "-g"]).stdout;
+        text.trim_end().trim_end_matches(':').split(':').map(|n| n.parse().expect("a figure")).collect()
+    };
+    let before = figures();
+    let (mut stream, _) = connect(&lab, FRONT).expect("a connection");
+    let mut echo = vec![0; 100_000];
+    stream.write_all(&echo).expect("to say it");
+    stream.read_exact(&mut echo).expect("to hear it");
+    let after = figures();
+    assert_eq!(after[..2], before[..2], "nothing went to or from a guest by itself");
+    for n in [2, 3] {
+        let more = after[n] - before[n];
+        assert!((100_000..200_000).contains(&more), "{before:?} {after:?}");
+    }
+    drop(stream);
+    // What the gate lets in no more is not counted.
+    lab.apply("firewall_rules", &ingress(41, "203.0.113.10", "all", None, "0.0.0.0/0", true));
+    wait_until("the end of the connection", Duration::from_secs(10), || {
+        status(&lab, 80).contains(" 0 connections")
+    });
+    let before = figures();
+    let socket = inside(&lab.outside, || UdpSocket::bind("0.0.0.0:0").expect("socket"));
+    for _ in 0..10 {
+        inside(&lab.outside, || socket.send_to(&[0; 1000], "203.0.113.10:9")).expect("to send");
+    }
+    assert!(connect(&lab, FRONT).is_none());
+    let after = figures();
+    let more: u64 = after.iter().sum::<u64>() - before.iter().sum::<u64>();
+    assert!(more < 1000, "ten datagrams of 1,000 bytes were dropped: {before:?} {after:?}");
 }
 
 #[test]

@@ -174,6 +174,20 @@ fn a_private_gateway_has_its_own_lists_and_routes() {
 }
 
 #[test]
+fn what_leaves_by_a_second_public_network_shows_the_address_of_the_vpc() {
+    let lab = vpc();
+    let other = Namespace::new("other");
+    lab.plug(4, &other, "198.18.7.1/24", "198.18.7.5");
+    lab.apply("ip_associations", &address("198.18.7.5", 4, true));
+    lab.apply("network_acl", &open(2));
+    serve(&other, "198.18.7.1:80");
+    serve(&lab.a, "10.9.1.10:22");
+    assert_eq!(seen(&lab.a, "198.18.7.1:80").as_deref(), Some("203.0.113.20"));
+    lab.apply("forwarding_rules", &forward("tcp", "198.18.7.5", "22:22", "10.9.1.10", "22:22", false));
+    assert_eq!(seen(&other, "198.18.7.5:22").as_deref(), Some("198.18.7.1"), "its own address answers there");
+}
+
+#[test]
 fn the_same_again_changes_nothing_and_what_goes_leaves_nothing() {
     let lab = Lab::vpc();
     lab.plug(2, &lab.a, "10.9.1.10/24", "10.9.1.1");

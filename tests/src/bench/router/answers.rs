@@ -153,11 +153,20 @@ pub(super) fn leases() {
     let [ours, dnsmasq] = servers(&lab, &peer);
     let kea = Server { name: "kea", pid: kea.server.id(), guests: &kea.guest };
     compare("dhcp", "leases/s", &[ours, dnsmasq, kea], |net| {
-        let line = format!(
-            "taskset -c 1 perfdhcp -4 -l 10.1.0.20 -r 20000 -R {GUESTS} -b mac={} -p {PERIOD} -W 200000 10.1.0.1 2>&1 || true",
-            documents::guest_mac(0)
-        );
-        let rate = figure(&net.ok(&line), "Rate:");
+        let rate = figure(&exchanges(net, 20_000, PERIOD), "Rate:");
         (rate, rate * PERIOD)
     });
+    // The longest that a guest waits for its offer, where 200 come in a second.
+    let delay = |net: &Namespace| figure(&exchanges(net, 200, 1.0), "max delay:");
+    let (own, others) = (0..RUNS).map(|_| (delay(&lab.guest), delay(&peer.guest))).unzip();
+    Figure::host("dhcp_delay".to_owned(), "ms", own, Some(Floor::AtMost(50.0)))
+        .against("dnsmasq", others)
+        .print();
+}
+
+/// What perfdhcp says of so many exchanges a second, at most.
+fn exchanges(net: &Namespace, rate: u32, seconds: f64) -> String {
+    let mac = documents::guest_mac(0);
+    let load = format!("-r {rate} -R {GUESTS} -b mac={mac} -p {seconds} -W 200000");
+    net.ok(&format!("taskset -c 1 perfdhcp -4 -l 10.1.0.20 {load} 10.1.0.1 2>&1 || true"))
 }
