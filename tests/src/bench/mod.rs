@@ -3,6 +3,7 @@
 pub mod boot;
 pub mod image;
 pub mod router;
+pub mod ssvm;
 
 /// Where a figure was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub enum Floor {
     AtMost(f64),
     /// The lowest ratio to the peer.
     RatioAtLeast(f64),
+    /// The highest ratio to the peer.
+    RatioAtMost(f64),
 }
 
 /// Something measured at least five times, where it varies at all.
@@ -74,6 +77,9 @@ impl Figure {
         let (floor, passed) = match self.floor {
             None => (String::new(), true),
             Some(Floor::AtMost(limit)) => (format!("<={limit}"), ours <= limit),
+            Some(Floor::RatioAtMost(limit)) => {
+                (format!("ratio<={limit}"), ratio.is_some_and(|ratio| ratio <= limit))
+            }
             Some(Floor::RatioAtLeast(limit)) => {
                 (format!("ratio>={limit}"), ratio.is_some_and(|ratio| ratio >= limit))
             }
@@ -90,4 +96,32 @@ impl Figure {
             if passed { "yes" } else { "no" },
         );
     }
+}
+
+/// A part of a subject: its name and what measures it.
+pub(crate) type Part = (&'static str, fn());
+
+/// Measures and prints the parts that are named, everything where none is.
+fn run_parts(all: &[Part], parts: &[String]) -> Result<(), String> {
+    if let Some(part) = parts.iter().find(|part| all.iter().all(|(name, _)| part != name)) {
+        let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
+        return Err(format!("no part '{part}'; there are: {}", names.join(" ")));
+    }
+    for (name, measure) in all {
+        if parts.is_empty() || parts.iter().any(|part| part == name) {
+            let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+            println!("# {name}; load of the machine {}", load.trim());
+            // A thread of its own: it may move into a namespace, where it all ends with its lab.
+            std::thread::spawn(*measure).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        }
+    }
+    Ok(())
+}
+
+/// Processor seconds of a process and of its children that have ended.
+pub(crate) fn processor_seconds(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("figures of a process");
+    let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+    let ticks: f64 = fields[11..15].iter().map(|n| n.parse::<f64>().expect("a figure")).sum();
+    ticks / 100.0
 }

@@ -10,14 +10,15 @@ fn main() -> ExitCode {
     match subject {
         "boot" => bench::boot::run(5),
         "image" => bench::image::run(),
-        "router" => {
-            if let Err(unknown) = bench::router::run(parts) {
+        "router" | "ssvm" => {
+            let run = if subject == "router" { bench::router::run } else { bench::ssvm::run };
+            if let Err(unknown) = run(parts) {
                 eprintln!("bench: {unknown}");
                 return ExitCode::from(2);
             }
         }
         _ => {
-            eprintln!("bench: no subject '{subject}'; there are: boot image router");
+            eprintln!("bench: no subject '{subject}'; there are: boot image router ssvm");
             return ExitCode::from(2);
         }
     }

@@ -3,6 +3,7 @@
 pub mod documents;
 mod namespace;
 mod process;
+pub mod ssvm;
 mod trace;
 pub mod vm;
 

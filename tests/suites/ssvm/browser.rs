@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tests::lab::Process;
 
-use super::lab::{LIMIT, Lab};
+use tests::lab::ssvm::{LIMIT, Lab};
 
 /// Address of the VM's web service.
 pub const VM: &str = "203.0.113.51";

@@ -11,9 +11,10 @@ use common::command::{
     },
 };
 
-use super::{
-    lab::{Lab, disk, in_lab, in_lab_with_s3, template, tool},
+use tests::lab::ssvm::{
+    Lab, disk, in_lab, in_lab_with_s3,
     origin::{Act, Origin},
+    template, tool,
 };
 
 fn snapshot(store: DataStoreTO, path: &str) -> DataTO {

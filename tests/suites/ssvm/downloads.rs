@@ -7,9 +7,10 @@ use common::command::storage::{
     StoreRole,
 };
 
-use super::{
-    lab::{disk, in_lab, read, template, tool},
+use tests::lab::ssvm::{
+    disk, in_lab,
     origin::{Act, Origin},
+    read, template, tool,
 };
 
 #[test]

@@ -4,10 +4,7 @@
 mod browser;
 mod copies;
 mod downloads;
-mod lab;
-mod origin;
 mod restarts;
-mod s3;
 mod setup;
 mod upkeep;
 mod web;

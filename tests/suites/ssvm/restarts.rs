@@ -7,9 +7,10 @@ use common::command::storage::{
     DataStoreTO, DownloadAnswer, DownloadCommand, DownloadStatus, ImageFormat, StoreRole,
 };
 
-use super::{
-    lab::{Lab, disk, in_lab, in_lab_with_s3, read, template},
+use tests::lab::ssvm::{
+    Lab, disk, in_lab, in_lab_with_s3,
     origin::{Act, Origin},
+    read, template,
 };
 
 /// Bytes that arrive before the source falls silent.

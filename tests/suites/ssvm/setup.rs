@@ -14,7 +14,7 @@ use common::{
     },
 };
 
-use super::lab::{LIMIT, in_lab, tool};
+use tests::lab::ssvm::{LIMIT, in_lab, tool};
 
 /// The folder of the first export, as the management server knows it.
 const NAME: &str = "cf09654f-527c-35d9-b18c-7b044f35fe9b";

@@ -12,7 +12,7 @@ use common::command::{
     },
 };
 
-use super::lab::{Lab, in_lab, in_lab_with_s3};
+use tests::lab::ssvm::{Lab, in_lab, in_lab_with_s3};
 
 /// Puts a small file into the export, as a hypervisor would that runs as root.
 fn put(lab: &Lab, path: &str) {

@@ -15,11 +15,13 @@ use tests::{
     zone::browser::{driver, open_with},
 };
 
-use super::{
-    browser::{Upload, VM, get},
-    lab::{LIMIT, Lab, WEB, disk, in_lab, tool},
+use tests::lab::ssvm::{
+    LIMIT, Lab, WEB, disk, in_lab,
     origin::{Act, Origin},
+    tool,
 };
+
+use super::browser::{Upload, VM, get};
 
 /// Name of the first export's mount folder.
 const MOUNT: &str = "cf09654f-527c-35d9-b18c-7b044f35fe9b";

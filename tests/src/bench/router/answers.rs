@@ -3,10 +3,10 @@
 use std::{fmt::Write as _, fs, path::Path, process::Command};
 
 use super::{
-    super::{Figure, Floor},
+    super::{Figure, Floor, processor_seconds},
     documents,
     kea::Kea,
-    lab::{self, Lab},
+    lab::Lab,
     peer::Peer,
 };
 use crate::lab::{Namespace, Process};
@@ -39,10 +39,10 @@ fn compare(name: &str, unit: &'static str, servers: &[Server<'_>], ask: impl Fn(
     }
     for _ in 0..RUNS {
         for ((server, rates), costs) in servers.iter().zip(&mut rates).zip(&mut costs) {
-            let before = lab::seconds(server.pid);
+            let before = processor_seconds(server.pid);
             let (rate, answers) = ask(server.guests);
             rates.push(rate);
-            costs.push((lab::seconds(server.pid) - before) / answers * 1e6);
+            costs.push((processor_seconds(server.pid) - before) / answers * 1e6);
         }
     }
     for (number, peer) in servers.iter().enumerate().skip(1) {

@@ -12,7 +12,7 @@ use common::{
     shim::wire::{self, Request},
 };
 
-use super::documents::mac;
+use super::{super::processor_seconds, documents::mac};
 use crate::lab::{Namespace, Process, binary, join, wait_until};
 
 const ISOLATED: &str = "template=domP name=r-7-VM eth2ip=203.0.113.10 eth2mask=255.255.255.0 gateway=203.0.113.1 \
@@ -133,7 +133,7 @@ impl Lab {
 
     /// Processor seconds of both processes and of the programs they have run.
     pub(super) fn processor(&self) -> f64 {
-        [&self.core, &self.serve].map(|process| seconds(process.id())).iter().sum()
+        [&self.core, &self.serve].map(|process| processor_seconds(process.id())).iter().sum()
     }
 
     /// Resident memory of both processes, MiB.
@@ -145,12 +145,4 @@ impl Lab {
         };
         of(&self.core) + of(&self.serve)
     }
-}
-
-/// Processor seconds of a process and of its children that have ended.
-pub(super) fn seconds(pid: u32) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("figures of a process");
-    let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
-    let ticks: f64 = fields[11..15].iter().map(|n| n.parse::<f64>().expect("a figure")).sum();
-    ticks / 100.0
 }

@@ -32,16 +32,5 @@ const PARTS: [(&str, fn()); 10] = [
 /// # Errors
 /// What is wrong with a name.
 pub fn run(parts: &[String]) -> Result<(), String> {
-    if let Some(part) = parts.iter().find(|part| PARTS.iter().all(|(name, _)| part != name)) {
-        let names = PARTS.map(|(name, _)| name).join(" ");
-        return Err(format!("router has no part '{part}'; there are: {names}"));
-    }
-    for (name, measure) in PARTS {
-        if parts.is_empty() || parts.iter().any(|part| part == name) {
-            let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-            println!("# {name}; load of the machine {}", load.trim());
-            measure();
-        }
-    }
-    Ok(())
+    super::run_parts(&PARTS, parts)
 }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{documents, lab};
+use super::{super::processor_seconds, documents};
 use crate::lab::{Namespace, Process, join, wait_until};
 
 /// A namespace with as many rules as the router has.
@@ -108,7 +108,7 @@ impl Peer {
 
     /// Processor seconds of dnsmasq and of all programs that were run.
     pub(super) fn processor(&self) -> f64 {
-        lab::seconds(self.dnsmasq.id()) + lab::seconds(self.shell.child.id())
+        processor_seconds(self.dnsmasq.id()) + processor_seconds(self.shell.child.id())
     }
 }
 

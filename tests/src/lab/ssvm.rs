@@ -1,5 +1,8 @@
 //! One secondary storage VM in a network namespace of its own, with a management server beside it.
 
+pub mod origin;
+pub mod s3;
+
 use std::{
     fs,
     net::SocketAddr,
@@ -27,10 +30,10 @@ use common::{
     paths::Paths,
     shim::wire::{self, Request},
 };
-use tests::lab::{Namespace, Process, binary};
 use tokio::sync::watch;
 
-use super::s3::{self, ACCESS, ADDRESS as S3, Bucket, SECRET};
+use self::s3::{ACCESS, ADDRESS as S3, Bucket, SECRET};
+use super::{Namespace, Process, binary};
 
 /// Address of the management server, on the VM's management network.
 const SERVER: &str = "10.1.1.5";
@@ -66,7 +69,8 @@ pub struct Lab {
     pub agent: AttachedAgent,
     seen: watch::Receiver<Option<AttachedAgent>>,
     _server: Server,
-    bucket: Option<Bucket>,
+    /// The bucket of a lab with an S3 server.
+    pub bucket: Option<Bucket>,
     // What runs in it ends with it, and only then its files go.
     pub namespace: Arc<Namespace>,
     pub folder: tempfile::TempDir,

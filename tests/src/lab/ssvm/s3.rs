@@ -9,12 +9,27 @@ use std::{
     },
 };
 
-use tests::lab::{Namespace, join, run_id};
+use crate::lab::{Namespace, join, run_id};
 
 /// Address of the server.
 pub const ADDRESS: &str = "10.1.2.9";
 pub const ACCESS: &str = "SUITEACCESSKEY";
 pub const SECRET: &str = "secret-of-the-suite";
+
+/// What `s3cmd`, a client that is not ours, has to know.
+const OPTIONS: [&str; 11] = [
+    "--config=/dev/null",
+    "--no-ssl",
+    "--no-progress",
+    "--host",
+    "10.1.2.9:7480",
+    "--host-bucket",
+    "10.1.2.9:7480",
+    "--access_key",
+    ACCESS,
+    "--secret_key",
+    SECRET,
+];
 
 static SERVER: OnceLock<Namespace> = OnceLock::new();
 static LABS: AtomicU8 = AtomicU8::new(20);
@@ -65,20 +80,16 @@ fn start() -> Namespace {
 }
 
 impl Bucket {
-    /// Runs `s3cmd`, a client that is not ours, with these words; `BUCKET` stands for the URL of the bucket. What it printed.
+    /// The same as a line for a shell.
+    pub fn line(&self, words: &str) -> String {
+        let words = words.replace("BUCKET", &format!("s3://{}", self.name));
+        format!("s3cmd {} {words}", OPTIONS.join(" "))
+    }
+
+    /// Runs `s3cmd` with these words; `BUCKET` stands for the URL of the bucket. What it printed.
     pub fn run(&self, lab: &Namespace, words: &[&str]) -> Vec<u8> {
-        let server = format!("{ADDRESS}:7480");
         let mut command = lab.command("s3cmd");
-        command.args(["--config=/dev/null", "--no-ssl", "--no-progress"]).args([
-            "--host",
-            &server,
-            "--host-bucket",
-            &server,
-            "--access_key",
-            ACCESS,
-            "--secret_key",
-            SECRET,
-        ]);
+        command.args(OPTIONS);
         let url = format!("s3://{}", self.name);
         let out = command.args(words.iter().map(|word| word.replace("BUCKET", &url))).output().unwrap();
         assert!(out.status.success(), "{words:?}: {}", String::from_utf8_lossy(&out.stderr));

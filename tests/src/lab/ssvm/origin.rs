@@ -10,7 +10,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::lab::WEB;
+use super::WEB;
 
 /// What is done with a request.
 #[derive(Clone)]
@@ -93,11 +93,11 @@ async fn act_out(stream: &mut TcpStream, act: Act, from: Option<usize>) -> std::
         }
         Act::Cut(file, bytes) => {
             stream.write_all(start(&file).as_bytes()).await?;
-            stream.write_all(&file[from..from + bytes]).await
+            stream.write_all(&file[from..file.len().min(from + bytes)]).await
         }
         Act::Stall(file, bytes) => {
             stream.write_all(start(&file).as_bytes()).await?;
-            stream.write_all(&file[from..from + bytes]).await?;
+            stream.write_all(&file[from..file.len().min(from + bytes)]).await?;
             std::future::pending().await
         }
         Act::Endless => {
