@@ -1,19 +1,4 @@
-//! The secondary storage VM: fetches templates, volumes and snapshots into stores and moves them
-//! between stores.
-//!
-//! - `ssvm core`: privileged; mounts, state, the management channel.
-//! - `ssvm serve`: own user, shut in; touches the stores and the strangers' bytes that go into them, and
-//!   answers browsers and the other secondary storage VMs.
-
-mod core;
-mod format;
-mod layout;
-mod order;
-mod source;
-mod store;
-mod transfer;
-mod web;
-mod worker;
+//! `ssvm core | serve`: see the library.
 
 use std::process::ExitCode;
 
@@ -23,8 +8,8 @@ fn main() -> ExitCode {
     log::init();
     let paths = Paths::from_env();
     let result = match std::env::args().nth(1).as_deref() {
-        Some("core") => core::run(&paths).map_err(|e| e.to_string()),
-        Some("serve") => worker::run(&paths).map_err(|e| e.to_string()),
+        Some("core") => ssvm::core(&paths),
+        Some("serve") => ssvm::serve(&paths),
         _ => Err("usage: ssvm core | ssvm serve".to_owned()),
     };
     match result {

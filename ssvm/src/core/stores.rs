@@ -91,6 +91,10 @@ impl Core {
         let bucket = bucket.ok_or_else(|| Failure::end("the S3 store names no bucket"))?;
         let endpoint = endpoint(s3);
         self.let_through(&endpoint).await;
+        let path_style = match virtual_host(&endpoint, &bucket) {
+            Some(host) => !self.let_through(&host).await,
+            None => true,
+        };
         let limit = |given: Option<i64>, default| {
             given.and_then(|ms| u64::try_from(ms).ok()).filter(|ms| *ms > 0).unwrap_or(default)
         };
@@ -101,6 +105,8 @@ impl Core {
             bucket: bucket.clone(),
             access_key: secret(&s3.access_key),
             secret_key: secret(&s3.secret_key),
+            path_style,
+            old_signature: s3.signer.as_deref() == Some("S3SignerType"),
             connect_limit: limit(s3.connection_timeout, CONNECT_LIMIT),
             silence_limit: limit(s3.socket_timeout, SILENCE_LIMIT),
             attempts: u32::try_from(retries + 1).unwrap_or(1),
@@ -111,9 +117,9 @@ impl Core {
         Ok(spec)
     }
 
-    /// Lets requests to an endpoint out, also where it lies on the management network.
-    async fn let_through(&self, endpoint: &str) {
-        let Some((scheme, rest)) = endpoint.split_once("://") else { return };
+    /// Lets requests to an endpoint out, also where it lies on the management network. Whether its name is known.
+    async fn let_through(&self, endpoint: &str) -> bool {
+        let Some((scheme, rest)) = endpoint.split_once("://") else { return false };
         let authority = rest.split('/').next().unwrap_or_default();
         let default = if scheme == "http" { 80 } else { 443 };
         let (host, port) = match authority.rsplit_once(':') {
@@ -121,7 +127,7 @@ impl Core {
             None => (authority, default),
         };
         let looked = timeout(LOOKUP, tokio::net::lookup_host((host, port))).await;
-        let Ok(Ok(found)) = looked else { return };
+        let Ok(Ok(found)) = looked else { return false };
         let found: Vec<Ipv4Addr> = found
             .filter_map(|a| match a.ip() {
                 IpAddr::V4(v4) => Some(v4),
@@ -132,6 +138,7 @@ impl Core {
         if matches!(changed, Ok(true)) {
             self.load_filter().await;
         }
+        true
     }
 
     /// Puts the packet filter of the settings in force; a failure is a cause of bad health.
@@ -233,6 +240,21 @@ fn endpoint(s3: &S3TO) -> String {
     format!("{scheme}://{given}")
 }
 
+/// The URL that names a bucket in its host; `None` where the service has no name, or the bucket's is none that fits
+/// (a dot in it fits no certificate).
+fn virtual_host(endpoint: &str, bucket: &str) -> Option<String> {
+    let (scheme, rest) = endpoint.split_once("://")?;
+    let host = rest.split('/').next()?;
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let address = name.starts_with('[') || name.parse::<Ipv4Addr>().is_ok();
+    let letters = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
+    let fits = (3..=63).contains(&bucket.len())
+        && bucket.bytes().all(letters)
+        && bucket.split('.').all(|l| !l.is_empty() && !l.starts_with('-') && !l.ends_with('-'))
+        && (scheme == "http" || !bucket.contains('.'));
+    (!address && fits).then(|| format!("{scheme}://{bucket}.{rest}"))
+}
+
 /// Region in the name of an AWS endpoint, else the one that every service takes.
 fn region(endpoint: &str) -> String {
     let host = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
@@ -278,6 +300,20 @@ mod tests {
         assert_eq!(of("s3.example.org", None), "https://s3.example.org");
         assert_eq!(of("http://h:1/", Some(true)), "http://h:1");
         assert_eq!(of(" ", None), "");
+        assert_eq!(
+            virtual_host("http://s3.zone:7480/x", "b-1.z").as_deref(),
+            Some("http://b-1.z.s3.zone:7480/x")
+        );
+        for (endpoint, bucket) in [
+            ("https://s3.zone", "a.b"),
+            ("http://10.0.0.9:9000", "abc"),
+            ("http://[2001:db8::1]", "abc"),
+            ("http://s3.zone", "Abc"),
+            ("http://s3.zone", "-abc"),
+            ("", "abc"),
+        ] {
+            assert_eq!(virtual_host(endpoint, bucket), None, "{endpoint} {bucket}");
+        }
         assert_eq!(region("https://s3.eu-west-1.amazonaws.com"), "eu-west-1");
         assert_eq!(region("https://s3-eu-west-1.amazonaws.com"), "eu-west-1");
         assert_eq!(region("http://10.0.0.9:9000"), "us-east-1");

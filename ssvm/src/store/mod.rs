@@ -9,6 +9,7 @@ mod beneath;
 pub(crate) mod failing;
 mod folder;
 mod s3;
+mod signature;
 mod spec;
 mod upload;
 

@@ -19,7 +19,10 @@ use super::{
     BucketSpec, Expected, Found, Listed, Node, Sink, Source, SourceError, Store, StoreError, StoreResult,
     Usage,
 };
-use crate::{layout::StorePath, store::upload::Upload};
+use crate::{
+    layout::StorePath,
+    store::{signature::OldSignature, upload::Upload},
+};
 
 /// Reported for a bucket, whose size nobody knows; large enough for every threshold.
 const PLENTY: u64 = 1 << 50;
@@ -31,8 +34,8 @@ const RESUMES: u32 = 5;
 pub(crate) struct S3Store {
     pub(super) client: Client,
     pub(super) bucket: String,
-    /// Bodies travel unsigned where the transport protects them.
-    pub(super) encrypted: bool,
+    /// Bodies travel unsigned: the transport protects them, or their signature could not cover them.
+    pub(super) unsigned: bool,
 }
 
 impl S3Store {
@@ -55,12 +58,15 @@ impl S3Store {
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
         if !spec.endpoint.is_empty() {
-            config = config.endpoint_url(&spec.endpoint).force_path_style(true);
+            config = config.endpoint_url(&spec.endpoint).force_path_style(spec.path_style);
+        }
+        if spec.old_signature {
+            config = config.interceptor(OldSignature::new(spec));
         }
         Ok(Self {
             client: Client::from_conf(config.build()),
             bucket: spec.bucket.clone(),
-            encrypted: !spec.endpoint.starts_with("http://"),
+            unsigned: spec.old_signature || !spec.endpoint.starts_with("http://"),
         })
     }
 

@@ -24,6 +24,10 @@ pub(crate) struct BucketSpec {
     pub(crate) access_key: Secret,
     pub(crate) secret_key: Secret,
     pub(crate) region: String,
+    /// The bucket is named in the path of a URL and not in its host.
+    pub(crate) path_style: bool,
+    /// Signed as S3 did before 2012, for services that know nothing else.
+    pub(crate) old_signature: bool,
     /// Limit for a connection attempt in milliseconds.
     pub(crate) connect_limit: u64,
     /// Limit for silence in milliseconds.

@@ -96,7 +96,7 @@ impl Upload {
                 .upload_id(id)
                 .part_number(number)
                 .body(ByteStream::from(body));
-            let sent = if store.encrypted {
+            let sent = if store.unsigned {
                 request.customize().disable_payload_signing().send().await
             } else {
                 request.send().await

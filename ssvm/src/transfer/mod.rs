@@ -11,3 +11,4 @@ mod zip;
 pub(crate) use digest::{Algorithm, Checksum};
 pub(crate) use meter::{Meter, Phase};
 pub(crate) use pipeline::{Plan, TransferError, checksum_of, run};
+pub(crate) use zip::only_file;

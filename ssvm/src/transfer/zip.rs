@@ -60,7 +60,7 @@ type Chunks<'a> = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send + 'a>>;
 
 /// The plain bytes of the only file. An archive with another one, or whose file is encrypted, cut or not what
 /// its checksum says, ends with an error.
-pub(super) fn only_file<'a>(
+pub(crate) fn only_file<'a>(
     source: impl AsyncBufRead + Send + Unpin + 'a,
 ) -> StreamReader<Chunks<'a>, Bytes> {
     StreamReader::new(Box::pin(stream::try_unfold(State::Start(source), step)))

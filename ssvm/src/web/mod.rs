@@ -11,5 +11,6 @@ mod upload;
 mod wire;
 
 pub(crate) use listen::Web;
+pub(crate) use multipart::Parts;
 pub(crate) use ticket::Ticket;
 pub(crate) use wire::{ADVANCE, Advance, BEGIN, Begin, END, End, Link, Receive, SITE, Site, Tls, Verdict};

@@ -13,7 +13,7 @@ const MOST_PARTS: usize = 100;
 
 /// Why a body cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// It stopped coming.
     #[error("file receive failed or connection closed prematurely.")]
     Broken,
@@ -23,7 +23,7 @@ pub(super) enum Fault {
 }
 
 /// A body and how far it has been read.
-pub(super) struct Parts<S> {
+pub(crate) struct Parts<S> {
     stream: S,
     /// Line break, dashes, boundary: what ends a part.
     delimiter: Vec<u8>,
@@ -52,14 +52,14 @@ where
     S: Stream<Item = Result<Bytes, String>> + Unpin + Send,
 {
     /// Nothing has been read yet.
-    pub(super) fn new(boundary: &str, stream: S) -> Self {
+    pub(crate) fn new(boundary: &str, stream: S) -> Self {
         // The first boundary has no line break before it.
         let buffer = BytesMut::from(&b"\r\n"[..]);
         Self { stream, delimiter: format!("\r\n--{boundary}").into(), buffer, at_delimiter: false }
     }
 
     /// Goes on to the next part that is a file; its name as the browser gave it.
-    pub(super) async fn next_file(&mut self) -> Result<Option<String>, Fault> {
+    pub(crate) async fn next_file(&mut self) -> Result<Option<String>, Fault> {
         for _ in 0..MOST_PARTS {
             while self.chunk().await?.is_some() {}
             self.buffer.advance(self.delimiter.len());
@@ -77,7 +77,7 @@ where
     }
 
     /// The next bytes of the present part; `None` at its end.
-    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, Fault> {
+    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, Fault> {
         loop {
             if self.at_delimiter {
                 return Ok(None);

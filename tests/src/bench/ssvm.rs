@@ -186,7 +186,7 @@ fn http_file() {
 fn rclone(lab: &Lab, words: &str) -> String {
     let bucket = &lab.bucket.as_ref().expect("a bucket").name;
     format!(
-        "export RCLONE_CONFIG_X_TYPE=s3 RCLONE_CONFIG_X_PROVIDER=Ceph RCLONE_CONFIG_X_ACCESS_KEY_ID={ACCESS} \
+        "unset AWS_CA_BUNDLE; export RCLONE_CONFIG_X_TYPE=s3 RCLONE_CONFIG_X_PROVIDER=Ceph RCLONE_CONFIG_X_ACCESS_KEY_ID={ACCESS} \
          RCLONE_CONFIG_X_SECRET_ACCESS_KEY={SECRET} RCLONE_CONFIG_X_ENDPOINT=http://{ADDRESS}:7480 \
          RCLONE_CONFIG=/dev/null; rclone --s3-no-check-bucket {}",
         words.replace("BUCKET", &format!("x:{bucket}"))

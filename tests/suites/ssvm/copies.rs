@@ -14,7 +14,7 @@ use common::command::{
 use tests::lab::ssvm::{
     Lab, disk, in_lab, in_lab_with_s3,
     origin::{Act, Origin},
-    template, tool,
+    s3, template, tool,
 };
 
 fn snapshot(store: DataStoreTO, path: &str) -> DataTO {
@@ -44,6 +44,55 @@ async fn copied(lab: &Lab, source: DataTO, destination: DataTO) -> DataTO {
     let answer: CopyCmdAnswer = lab.answer(&command).await;
     assert!(answer.answer.result, "{answer:?}\n{}", lab.serve.output());
     answer.new_data.unwrap()
+}
+
+#[test]
+fn object_stores_are_reached_by_name_and_by_the_old_signature() {
+    in_lab_with_s3(async |lab| {
+        lab.ready().await;
+        let snap = lab.file("a", "snapshots/2/31/51ab");
+        fs::create_dir_all(snap.parent().unwrap()).unwrap();
+        fs::copy(disk(lab.folder.path(), "qcow2", 21), &snap).unwrap();
+        let known = lab.bucket.as_ref().unwrap();
+        // Nobody knows this one in front of the server's name.
+        let plain = format!("{}-plain", known.name);
+        known.run(&lab.namespace, &["mb", "BUCKET-plain"]);
+        for (number, (host, bucket, old, in_path)) in [
+            ("s3.example", &known.name, false, false),
+            ("s3.example", &known.name, true, false),
+            ("s3.example", &plain, false, true),
+            ("s3.example", &plain, true, true),
+            ("10.1.2.9", &known.name, true, true),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let DataStoreTO::S3(mut store) = lab.s3() else { unreachable!() };
+            store.end_point = Some(format!("{host}:7480"));
+            store.bucket_name = Some(bucket.clone());
+            store.signer = old.then(|| "S3SignerType".into());
+            let store = DataStoreTO::S3(store);
+            let folder = format!("snapshots/2/{}", 40 + number);
+            let there = snapshot(store.clone(), &folder);
+            let from = snapshot(lab.nfs("a", StoreRole::ImageCache), "snapshots/2/31/51ab");
+            copied(&lab, from, there).await;
+            let key = format!("{folder}/51ab");
+            let log = s3::log();
+            let asked = |path: &str| {
+                log.lines().any(|l| l.contains("PUT ") && l.contains(path) && l.contains("uploadId"))
+            };
+            assert_eq!(asked(&format!("/{bucket}/{key}?")), in_path, "{host}: {log}");
+            assert_eq!(asked(&format!("PUT /{key}?")), !in_path, "{host}");
+            let back = snapshot(lab.nfs("a", StoreRole::ImageCache), &format!("snapshots/2/{}", 60 + number));
+            let back = copied(&lab, snapshot(store.clone(), &key), back).await;
+            let file = lab.file("a", back.path().unwrap());
+            tool("cmp", &[snap.to_str().unwrap(), file.to_str().unwrap()]);
+            let gone: Answer =
+                lab.answer(&DeleteCommand { data: Some(snapshot(store, &key)), ..Default::default() }).await;
+            assert!(gone.answer.result, "{gone:?}");
+        }
+        assert_eq!(lab.s3_keys(), [""; 0]);
+    });
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! One real S3 server for all tests of the suite, on a network that each lab joins.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
         OnceLock,
@@ -31,7 +31,7 @@ const OPTIONS: [&str; 11] = [
     SECRET,
 ];
 
-static SERVER: OnceLock<Namespace> = OnceLock::new();
+static SERVER: OnceLock<(Namespace, PathBuf)> = OnceLock::new();
 static LABS: AtomicU8 = AtomicU8::new(20);
 
 /// Ends the server when process `$1` has gone, however it went: nothing drops a static.
@@ -42,23 +42,42 @@ ip netns del $2; rm -rf $3";
 /// A bucket of a lab's own.
 pub struct Bucket {
     pub name: String,
+    names: PathBuf,
+}
+
+impl Drop for Bucket {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.names);
+    }
 }
 
 /// Starts the server where it does not run yet, joins its network, and makes an empty bucket. To be called before the
 /// thread enters a lab's namespace: all that runs there ends with the lab.
 pub fn bucket(lab: &Namespace) -> Bucket {
-    let server = SERVER.get_or_init(start);
+    let (server, _) = SERVER.get_or_init(start);
     let number = LABS.fetch_add(1, Ordering::Relaxed);
     let port = format!("lab{number}");
     join(lab, "store", server, &port);
     server.attach("br0", &port);
     lab.address("store", &format!("10.1.2.{number}/24"));
-    let bucket = Bucket { name: format!("suite-{number}") };
+    let name = format!("suite-{number}");
+    // What the lab's programs know by name: the server, and in front of it this bucket alone.
+    let names = Path::new("/etc/netns").join(lab.name());
+    std::fs::create_dir_all(&names).unwrap();
+    let hosts = format!("127.0.0.1 localhost\n{ADDRESS} s3.example {name}.s3.example\n");
+    std::fs::write(names.join("hosts"), hosts).unwrap();
+    let bucket = Bucket { name, names };
     bucket.run(lab, &["mb", "BUCKET"]);
     bucket
 }
 
-fn start() -> Namespace {
+/// What was asked of the server, by anybody, so far.
+pub fn log() -> String {
+    let (_, folder) = SERVER.get().expect("a server");
+    std::fs::read_to_string(folder.join("log/client.rgw.a.log")).expect("its log")
+}
+
+fn start() -> (Namespace, PathBuf) {
     let mut namespace = Namespace::new("s3");
     namespace.keep();
     let folder = std::env::temp_dir().join(format!("trivium-s3-{}", run_id()));
@@ -76,7 +95,7 @@ fn start() -> Namespace {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("stores/s3");
     let out = namespace.command(script).arg(&folder).args([ADDRESS, ACCESS, SECRET]).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    namespace
+    (namespace, folder)
 }
 
 impl Bucket {

@@ -1,0 +1,80 @@
+//! Doors for the fuzz targets to the decoders that strangers' bytes reach. What must hold for any bytes is
+//! asserted here; nothing else calls this.
+
+use bytes::Bytes;
+use common::command::storage::ImageFormat;
+use futures_util::{FutureExt as _, stream};
+use tokio::io::AsyncReadExt as _;
+
+use crate::{format::Inspector, layout::Properties, transfer::only_file, web::Parts};
+
+const FORMATS: [ImageFormat; 8] = [
+    ImageFormat::Qcow2,
+    ImageFormat::Raw,
+    ImageFormat::Vhd,
+    ImageFormat::Vhdx,
+    ImageFormat::Vmdk,
+    ImageFormat::Vdi,
+    ImageFormat::Iso,
+    ImageFormat::Tar,
+];
+
+/// An image that is declared to be of a format, which the first byte chooses. It comes in two pieces, with room
+/// between them that the third byte chooses: headers point far ahead.
+///
+/// # Panics
+/// Where a verdict is none: a disk without size, or a file that is counted wrongly.
+pub fn image(bytes: &[u8]) {
+    let [format, cut, gap, image @ ..] = bytes else { return };
+    let format = FORMATS[usize::from(*format) % FORMATS.len()];
+    let (head, rest) = image.split_at(usize::from(*cut).min(image.len()));
+    let gap = vec![0; usize::from(*gap) << 14];
+    let mut inspector = Inspector::new(Some(format));
+    for piece in [head, &gap, rest] {
+        if inspector.feed(piece).is_err() {
+            return;
+        }
+    }
+    if let Ok(sizes) = inspector.finish() {
+        assert_eq!(sizes.physical_size, (image.len() + gap.len()) as u64);
+        assert!(sizes.virtual_size > 0 && sizes.virtual_size <= 64 << 40);
+    }
+}
+
+/// A ZIP archive: what comes out of it, at most a mebibyte.
+pub fn archive(bytes: &[u8]) {
+    let mut plain = only_file(bytes).take(1 << 20);
+    // All bytes are there: nothing is waited for.
+    let _ = plain.read_to_end(&mut Vec::new()).now_or_never();
+}
+
+/// The body of an upload, in pieces whose length the first byte tells.
+///
+/// # Panics
+/// Where more comes out than went in.
+pub fn upload(bytes: &[u8]) {
+    let [length, body @ ..] = bytes else { return };
+    let pieces: Vec<Result<Bytes, String>> =
+        body.chunks(usize::from(*length).max(1)).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+    let mut parts = Parts::new("b", stream::iter(pieces));
+    let all = async {
+        let mut count = 0;
+        while let Ok(Some(_)) = parts.next_file().await {
+            while let Ok(Some(bytes)) = parts.chunk().await {
+                count += bytes.len();
+            }
+        }
+        count
+    };
+    assert!(all.now_or_never().is_some_and(|count| count <= body.len()));
+}
+
+/// A property file as it may lie in a store: what is written of it reads the same.
+///
+/// # Panics
+/// Where it does not.
+pub fn properties(bytes: &[u8]) {
+    let properties = Properties::parse(bytes);
+    let again = Properties::parse(&properties.render());
+    assert_eq!(again, properties);
+}
