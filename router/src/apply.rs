@@ -11,12 +11,13 @@ use common::{
     paths::Paths,
     persist::{Journal, PersistError},
 };
+use ipnet::Ipv4Net;
 
 use crate::{
     balance::{self, BalanceError, Balancer},
     conntrack,
     link::{
-        self, Devices, arp,
+        self, Devices, Links, arp,
         netlink::{LinkError, Netlink},
         steps::Step,
     },
@@ -26,6 +27,7 @@ use crate::{
         run::{self, Changes, NftError},
     },
     plan::table,
+    redundancy::{self, Role, keeper::Keeper},
     scope::{Scope, WHOLE},
     state::{Edits, Setup, State},
     sysctl,
@@ -115,6 +117,41 @@ impl Network {
         View::new(&self.setup, &self.state, &self.devices)
     }
 
+    /// Says which of a pair this router is; [`Network::reconcile`] brings the kernel to it.
+    pub const fn set_role(&mut self, role: Role) {
+        if let Some(pair) = &mut self.setup.pair {
+            pair.role = role;
+        }
+    }
+
+    /// Takes over what this router is by now: an earlier core may have left it in force.
+    pub async fn adopt_role(&mut self, keeper: &mut Keeper) -> Result<(), ApplyError> {
+        if self.setup.pair.is_some() {
+            let devices = self.netlink.devices().await?;
+            let election = redundancy::plan::plan(&View::new(&self.setup, &self.state, &devices), &devices);
+            self.set_role(keeper.role(election.as_ref(), &self.netlink).await?);
+        }
+        Ok(())
+    }
+
+    /// The line to the kernel.
+    pub const fn netlink(&self) -> &Netlink {
+        &self.netlink
+    }
+
+    /// Tells all neighbours once more where the addresses are that the other one of a pair may have claimed.
+    pub fn announce_again(&self) {
+        let view = self.view();
+        let outer = view.outer().map(|nic| (&nic.name, nic.addresses.iter().map(Ipv4Net::addr).collect()));
+        let guests = view.guests.values();
+        let guests = guests.filter_map(|nic| Some((&nic.name, vec![nic.shared?.addr()])));
+        for (name, addresses) in outer.chain(guests) {
+            if let Some(device) = self.devices.get(name) {
+                tokio::spawn(arp::announce(name.clone(), device.mac, addresses));
+            }
+        }
+    }
+
     /// What HAProxy does.
     pub const fn balancer(&mut self) -> &mut Balancer {
         &mut self.balancer
@@ -197,7 +234,7 @@ impl Network {
         }
         match self.netlink.apply(&links).await {
             Ok(steps) => {
-                announce(&steps, &self.setup, &devices);
+                announce(&steps, &links, &self.setup, &devices);
                 // What the steps have changed about NICs counts for what is told to guests.
                 self.devices = if steps.is_empty() { devices } else { self.netlink.devices().await? };
                 Ok(Applied { steps, lost })
@@ -277,14 +314,22 @@ struct Applied {
     lost: Vec<nat::Lost>,
 }
 
-/// Tells neighbours about addresses that are new.
-fn announce(steps: &[Step], setup: &Setup, devices: &Devices) {
+/// Tells neighbours about addresses that are new, or whose NIC has come up.
+fn announce(steps: &[Step], links: &Links, setup: &Setup, devices: &Devices) {
     for device in devices.0.iter().filter(|d| d.name != setup.control.name()) {
         let new = |step: &Step| match step {
             Step::AddAddress(nic, net) if *nic == device.name => Some(net.addr()),
             _ => None,
         };
-        let addresses: Vec<Ipv4Addr> = steps.iter().filter_map(new).collect();
+        let mut addresses: Vec<Ipv4Addr> = steps.iter().filter_map(new).collect();
+        let plan = links.nics.get(&device.name);
+        if setup.pair.is_some() && steps.contains(&Step::Up(device.name.clone())) {
+            addresses = plan.iter().flat_map(|nic| &nic.addresses).map(Ipv4Net::addr).collect();
+        }
+        if plan.is_none_or(|nic| nic.down) {
+            // Nobody is to be told.
+            continue;
+        }
         if !addresses.is_empty() {
             tokio::spawn(arp::announce(device.name.clone(), device.mac, addresses));
         }

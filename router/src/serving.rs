@@ -17,7 +17,8 @@ const MTU: u32 = 1500;
 /// The sockets to open.
 pub fn listeners(view: &View<'_>) -> Vec<Listener> {
     let mut all = Vec::new();
-    if !view.setup.kind.serves_guests() {
+    // Of a pair, only the one that is in force answers guests.
+    if !view.setup.kind.serves_guests() || view.setup.is_silent() {
         return all;
     }
     for nic in view.guests.values() {
@@ -25,7 +26,9 @@ pub fn listeners(view: &View<'_>) -> Vec<Listener> {
             let wanted = |service: &Service| match service {
                 Service::DnsUdp | Service::DnsTcp => view.serves_dns(),
                 Service::Dhcp | Service::DhcpFrames => n == 0,
-                Service::Metadata | Service::MetadataTls | Service::Password => true,
+                Service::Metadata | Service::MetadataTls => true,
+                // Where its guests look for it: not at an address that is one router's alone.
+                Service::Password => nic.known().any(|net| net == *address),
             };
             let listener = |service| Listener { service, nic: nic.name.clone(), address: address.addr() };
             all.extend(Service::ALL.into_iter().filter(wanted).map(listener));
@@ -44,7 +47,7 @@ pub fn dhcp(view: &View<'_>, devices: &Devices) -> Dhcp {
         .flat_map(|nic| {
             let device = devices.get(&nic.name).map(|device| device.mtu);
             let mtu = device.or(nic.mtu.map(u32::from)).unwrap_or(MTU);
-            nic.addresses.iter().map(move |address| subnet(view, nic, *address, mtu))
+            nic.known().map(move |address| subnet(view, nic, address, mtu))
         })
         .collect();
     Dhcp { subnets }
@@ -89,7 +92,12 @@ pub fn dns(view: &View<'_>) -> Dns {
         domains,
         upstreams: setup.resolvers.iter().copied().filter(|r| !is_own(*r)).collect(),
         router_names: vec![setup.name.clone(), "data-server".to_owned()],
-        subnets: addresses().map(|net| DnsSubnet { network: net.trunc(), router: net.addr() }).collect(),
+        subnets: view
+            .guests
+            .values()
+            .flat_map(GuestNic::known)
+            .map(|net| DnsSubnet { network: net.trunc(), router: net.addr() })
+            .collect(),
         open: setup.exposed_dns,
         // Names in a tier are there for its guests as long as the tier is.
         near_only: setup.kind == Kind::Vpc,

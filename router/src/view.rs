@@ -41,8 +41,10 @@ pub struct GuestNic<'a> {
     pub name: String,
     /// N.
     pub number: u32,
-    /// The router's address, and its aliases, with their prefixes.
+    /// The router's addresses and its aliases, with their prefixes: first the one that guests know.
     pub addresses: Vec<Ipv4Net>,
+    /// The first of them, where it is that of a pair: on the router that is in force, and kept there by VRRP.
+    pub shared: Option<Ipv4Net>,
     /// MTU, where one is asked for.
     pub mtu: Option<u16>,
     /// The tier of a VPC that it is.
@@ -50,9 +52,20 @@ pub struct GuestNic<'a> {
 }
 
 impl GuestNic<'_> {
-    /// The router's main address.
+    /// The router's main address, as guests know it.
     pub fn address(&self) -> Ipv4Addr {
         self.addresses.first().map_or(Ipv4Addr::UNSPECIFIED, Ipv4Net::addr)
+    }
+
+    /// The addresses that are this router's alone, the main one first.
+    pub fn own(&self) -> &[Ipv4Net] {
+        self.addresses.get(usize::from(self.shared.is_some())..).unwrap_or_default()
+    }
+
+    /// One address of each subnet with guests: the one that they know.
+    pub fn known(&self) -> impl Iterator<Item = Ipv4Net> {
+        let hidden = |n: usize| self.shared.is_some() && n == 1;
+        self.addresses.iter().enumerate().filter(move |(n, _)| !hidden(*n)).map(|(_, net)| *net)
     }
 
     /// Networks that the NIC is in, each once.
@@ -175,10 +188,12 @@ fn guests<'a>(setup: &'a Setup, state: &'a State, devices: &Devices) -> BTreeMap
     let boot = setup.guest.iter().map(|nic| {
         let own = Ipv4Net::new(nic.address, nic.prefix).into_iter();
         let aliases = state.aliases.iter().filter_map(|(ip, prefix)| Ipv4Net::new(*ip, *prefix).ok());
+        let shared = setup.pair.as_ref().and_then(|pair| pair.gateway).filter(|g| g.addr() != nic.address);
         GuestNic {
             name: nic.name(),
             number: nic.index,
-            addresses: own.chain(aliases).collect(),
+            addresses: shared.into_iter().chain(own).chain(aliases).collect(),
+            shared,
             mtu: state.guest_mtu.or(nic.mtu),
             tier: None,
         }
@@ -186,10 +201,14 @@ fn guests<'a>(setup: &'a Setup, state: &'a State, devices: &Devices) -> BTreeMap
     let tiers = state.tiers.iter().filter_map(|(mac, tier)| {
         let device = devices.by_mac(*mac)?;
         let number = device.number().filter(|n| *n <= NICS && *n != setup.control.index)?;
+        let gateway = tier.gateway.filter(|g| tier.is_gateway && *g != tier.address);
+        let shared = setup.pair.as_ref().and(gateway).and_then(|g| Ipv4Net::new(g, tier.prefix).ok());
+        let own = Ipv4Net::new(tier.address, tier.prefix);
         Some(GuestNic {
             name: device.name.clone(),
             number,
-            addresses: Ipv4Net::new(tier.address, tier.prefix).into_iter().collect(),
+            addresses: shared.into_iter().chain(own).collect(),
+            shared,
             mtu: tier.mtu,
             tier: Some((*mac, tier.as_ref())),
         })

@@ -150,6 +150,9 @@ const CORE: &[&str] = &[
 /// packet, what a document would change, and figures; the sessions of a console proxy, and the end of one.
 const OPERATOR: &[&str] = &["rules", "explain", "diff", "metrics", "sessions", "cut"];
 
+/// Services that the supervisor does not know: a role's core looks after them.
+const KEPT: [&str; 2] = ["keepalived", "conntrackd"];
+
 /// The tail of the pipe by which a host asks for the MAC of an interface.
 const MAC_TAIL: &str = r"| grep link/ether | sed -e 's/^[ \t]*//' | cut -d' ' -f2";
 
@@ -234,8 +237,12 @@ pub fn script(name: &str, mut words: Vec<String>) -> Result<Call, Refused> {
         ("keystore-setup", [_, _, _, _, _]) => Ok(Call::KeySetup(words)),
         ("keystore-cert-import", [_, _, _, _, _, _, _, _, _, _]) => Ok(Call::CertificateImport(words)),
         ("manage_service.sh", [action, service]) => {
-            let action = action.parse().map_err(|_| wrong("the action is not known"))?;
-            Ok(Call::Service { action, service: unit(service) })
+            let known: Action = action.parse().map_err(|_| wrong("the action is not known"))?;
+            let service = unit(service);
+            if KEPT.contains(&service.as_str()) {
+                return Ok(Call::Core(vec![name.to_owned(), (*action).to_owned(), service]));
+            }
+            Ok(Call::Service { action: known, service })
         }
         ("cleanup.sh", [path]) => Ok(Call::Cleanup { path: (*path).to_owned() }),
         ("filesystem_writable_check.py", []) => Ok(Call::Writable),
@@ -353,7 +360,11 @@ mod tests {
         );
         assert_eq!(
             of("/opt/cloud/bin/manage_service.sh stop keepalived"),
-            Call::Service { action: Action::Stop, service: "keepalived".into() }
+            Call::Core(["manage_service.sh", "stop", "keepalived"].map(str::to_owned).to_vec())
+        );
+        assert_eq!(
+            of("/opt/cloud/bin/manage_service.sh stop dnsmasq"),
+            Call::Service { action: Action::Stop, service: "dnsmasq".into() }
         );
         assert_eq!(of("poweroff -f"), Call::PowerOff);
         assert_eq!(

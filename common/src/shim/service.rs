@@ -15,8 +15,8 @@ use crate::{
 /// Bytes of a log that are shown.
 const TAIL: u64 = 64 * 1024;
 
-/// Logs that are single files: of the shim, and of what balances load.
-const PLAIN: [&str; 2] = ["shim", "haproxy"];
+/// Logs that are single files: of the shim, and of programs that a role's core looks after.
+const PLAIN: [&str; 5] = ["shim", "haproxy", "keepalived", "conntrackd", "frr"];
 
 /// The services of the image behind a name of the reference; empty where nothing of it runs here.
 fn behind(paths: &Paths, name: &str) -> Vec<String> {

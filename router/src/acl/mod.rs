@@ -11,6 +11,7 @@ use crate::{
     firewall::{GUEST_NICS, PUBLIC_NICS, nic_key, protocol},
     mac::Mac,
     nft::{Action, Field, Match, Table, Value, ValueKind},
+    redundancy,
     state::{AclRule, Kind},
     types::{Ports, Transport},
     view::View,
@@ -98,7 +99,9 @@ fn egress(view: &View<'_>, table: &mut Table, nic: &str, mac: Mac, own: &[Ipv4Ne
     }
     let name = format!("acl_egress_{nic}");
     let chain = table.chain(name.as_str());
-    chain.add([Match::To(own.iter().map(|net| Ipv4Net::from(net.addr())).collect())], Action::Return);
+    let pair = redundancy::GROUPS.iter().filter(|_| view.setup.pair.is_some());
+    let router = own.iter().map(Ipv4Net::addr).chain(pair.copied()).map(Ipv4Net::from);
+    chain.add([Match::To(router.collect())], Action::Return);
     if let Ok(port) = Ports::new(67, 67) {
         // Guests without an address ask everybody for one.
         let everybody = Match::To(vec![Ipv4Net::from(std::net::Ipv4Addr::BROADCAST)]);

@@ -11,6 +11,7 @@ use std::{
 use common::{
     paths::Paths,
     shim::wire::{Reply, Request},
+    supervise::SuperviseError,
 };
 use serde_json::Value;
 use tokio::{sync::Mutex, time::timeout};
@@ -83,10 +84,10 @@ impl Commands {
             "get_diagnostics_files.py" => archive::run(&self.paths, self, arguments).await,
             "checkbatchs2svpn.sh" => Reply::ok(arguments.iter().map(|peer| tunnel(peer)).collect::<String>()),
             "checks2svpn.sh" => Reply { stdout: format!("{NO_TUNNEL}\n"), code: 11, ..Reply::default() },
-            // Without a partner there is nobody to be above.
+            // Whoever is in force stays so: there is no priority that would change it.
             "bumpup_priority.sh" => Reply::ok(""),
-            // Without a partner the router is always the one that holds the gateway.
-            "checkrouter.sh" => Reply::ok("Status: PRIMARY\n"),
+            "checkrouter.sh" => Reply::ok(format!("Status: {}\n", self.engine.lock().await.standing().await)),
+            "manage_service.sh" => self.service(arguments).await,
             "getRouterAlerts.sh" => {
                 let moment = arguments.join(" ");
                 Reply::ok(self.engine.lock().await.alerts.since(moment.trim()))
@@ -324,6 +325,18 @@ impl Commands {
             }
             Err(error) => Reply::fail(1, error),
         }
+    }
+
+    /// `manage_service.sh ACTION SERVICE`, of services that the supervisor does not know.
+    async fn service(&self, arguments: &[&str]) -> Reply {
+        let [action, service] = arguments else {
+            return Reply::fail(1, "manage_service.sh: expects start, stop or restart, and a service");
+        };
+        let outcome = match action.parse() {
+            Ok(action) => self.engine.lock().await.control(service, action).await,
+            Err(error) => Err(SuperviseError::to_string(&error)),
+        };
+        outcome.map_or_else(|reason| Reply::fail(5, reason), |()| Reply::ok(""))
     }
 
     /// `get_haproxy_stats.sh ADDRESS PORT`: always a number, without a line break.

@@ -1,5 +1,6 @@
 //! Everything that documents change, behind one lock: the network, and what guests are told.
 
+mod pair;
 mod preview;
 
 use std::{
@@ -24,6 +25,7 @@ use crate::{
     apply::{ApplyError, Network},
     balance::Balancer,
     document::{Document, DocumentError},
+    redundancy::keeper::Keeper,
     serve::sockets,
     serving,
     snapshot::{self, Dhcp, Dns, Listener},
@@ -68,6 +70,10 @@ pub(super) struct Engine {
     /// Sockets that serve has been offered, with the kernel's number of the NIC.
     offered: BTreeMap<Listener, u32>,
     told: Told,
+    /// The pair that this router is of.
+    keeper: Keeper,
+    /// The network is not yet what the election made of this router.
+    behind: bool,
 }
 
 /// What serve has of DHCP and DNS.
@@ -84,6 +90,7 @@ impl Engine {
         paths: &Paths,
         network: Network,
         handover: handover::Core,
+        keeper: Keeper,
     ) -> Result<Self, PersistError> {
         let folder = paths.state("router");
         let secrets = load(&folder.join("passwords"))?.unwrap_or_default();
@@ -103,6 +110,8 @@ impl Engine {
             counters: BTreeMap::new(),
             offered: BTreeMap::new(),
             told: Told::default(),
+            keeper,
+            behind: false,
         };
         engine.publish_network();
         engine.publish(snapshot::PASSWORDS, &engine.secrets.waiting);
@@ -132,8 +141,11 @@ impl Engine {
 
     /// Brings the network to the state in force again.
     pub(super) async fn reconcile(&mut self) -> Result<(), ApplyError> {
-        self.network.reconcile().await?;
-        self.publish_network();
+        // Addresses may have come or gone that say who is in force.
+        if !self.tend("").await? {
+            self.network.reconcile().await?;
+            self.publish_network();
+        }
         Ok(())
     }
 
@@ -170,6 +182,9 @@ impl Engine {
             }
         }
         let mut version = changed.then(|| self.publish_network()).flatten();
+        if changed && let Err(error) = self.tend("").await {
+            tracing::warn!(%error, "the pair does not follow a change");
+        }
         version = version.max(self.merge_guests(&documents, &mut outcomes));
         for (_, outcome) in documents
             .iter()

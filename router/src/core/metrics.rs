@@ -58,6 +58,12 @@ pub(super) async fn report(engine: &Mutex<Engine>, measured: &Measured) -> Reply
     for (name, count) in &engine.counters {
         metrics.counter(name, "Counted since the part that answers guests has started").inc_by(*count);
     }
+    if let Some(pair) = &engine.network().setup().pair {
+        let primary = u64::from(!engine.network().setup().is_silent());
+        set_one(&metrics, "pair_primary", "Whether this router of a pair is the one in force", primary);
+        let fault = u64::from(pair.role == crate::redundancy::Role::Fault);
+        set_one(&metrics, "pair_fault", "Whether this router of a pair cannot be elected", fault);
+    }
     let nics: Vec<String> = engine.network().view().outer().map(|nic| nic.name.clone()).collect();
     drop(engine);
 

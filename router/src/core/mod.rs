@@ -20,6 +20,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use common::{boot, handover, paths::Paths, sandbox::User, shim, timeline};
 use tokio::{
+    io::AsyncReadExt as _,
     signal::unix::{SignalKind, signal},
     sync::Mutex,
     time::{sleep, timeout},
@@ -31,6 +32,7 @@ use crate::{
     balance, helper,
     link::netlink::{LinkError, Netlink},
     nft::run::Changes,
+    redundancy::keeper::Keeper,
     snapshot::{COUNTERS, EVENT, Event},
     state::{Setup, SetupError},
     sysctl,
@@ -42,6 +44,9 @@ const NICS: Duration = Duration::from_secs(15);
 const SETTLE: Duration = Duration::from_millis(50);
 /// After a failure to follow the NICs, how long until the next try.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// How often is looked whether what elects still runs.
+const ELECTION: Duration = Duration::from_millis(250);
 
 /// How often is looked whether what balances still runs.
 const BALANCE: Duration = Duration::from_secs(1);
@@ -93,18 +98,20 @@ async fn serve(paths: &Paths) -> Result<(), Error> {
     note("starts");
     let mut setup = Setup::new(&boot::load(paths)?)?;
     setup.helpers = helper::present().await;
-    let netlink = Netlink::open().map_err(io_error("cannot open netlink"))?;
+    let netlink = Netlink::open(setup.pair.is_some()).map_err(io_error("cannot open netlink"))?;
     wait_for_nics(&setup, &netlink).await?;
     note("NICs are there");
     sysctl::apply(&sysctl::plan(&setup, sysctl::memory()));
     let changes = Changes::open(paths).await.map_err(ApplyError::from)?;
     let mut network = Network::load(paths, setup, netlink.clone(), changes)?;
+    let mut keeper = Keeper::new(paths);
+    network.adopt_role(&mut keeper).await?;
     network.reconcile().await?;
     note("the network is in force");
     let user = User::named(paths, User::SERVE).map_err(io_error("cannot read the accounts"))?;
     let (handover, mut events) =
         handover::Core::listen(paths, user).map_err(io_error("cannot listen for serve"))?;
-    let engine = Arc::new(Mutex::new(Engine::new(paths, network, handover)?));
+    let engine = Arc::new(Mutex::new(Engine::new(paths, network, handover, keeper)?));
     let commands = Commands::new(paths.clone(), Arc::clone(&engine), netlink.clone());
     let listening = shim::listen(paths, move |request| commands.clone().run(request))
         .map_err(io_error("cannot listen for commands"))?;
@@ -115,6 +122,7 @@ async fn serve(paths: &Paths) -> Result<(), Error> {
     // heard from serve below waits for the engine.
     let mut following = tokio::spawn(follow(netlink, Arc::clone(&engine)));
     let mut balancing = tokio::spawn(watch_balance(Arc::clone(&engine)));
+    let mut electing = tokio::spawn(follow_pair(paths.clone(), Arc::clone(&engine)));
     let log = paths.clone();
     tokio::spawn(async move { balance::log::keep(&log).await });
     let (first, own) = (engine.lock().await.handover().connected(), paths.clone());
@@ -132,6 +140,7 @@ async fn serve(paths: &Paths) -> Result<(), Error> {
             _ = &mut listening => return Ok(()),
             _ = &mut following => return Ok(()),
             _ = &mut balancing => return Ok(()),
+            _ = &mut electing => return Ok(()),
             _ = end.recv() => return Ok(()),
             Some(event) = events.recv() => hear(event, &engine).await,
         }
@@ -205,13 +214,42 @@ async fn watch_balance(engine: Arc<Mutex<Engine>>) {
     }
 }
 
+/// Follows the election of a pair: what keepalived tells is heard at once, and that it is there is seen to.
+async fn follow_pair(paths: Paths, engine: Arc<Mutex<Engine>>) {
+    if engine.lock().await.network().setup().pair.is_none() {
+        return std::future::pending().await;
+    }
+    let mut events = None;
+    loop {
+        if events.is_none() {
+            let opened = Keeper::events(&paths);
+            events = opened.inspect_err(|error| tracing::warn!(%error, "keepalived cannot be heard")).ok();
+        }
+        let mut text = vec![0; 4096];
+        let length = match &mut events {
+            Some(pipe) => timeout(ELECTION, pipe.read(&mut text)).await.unwrap_or(Ok(0)),
+            None => {
+                sleep(ELECTION).await;
+                Ok(0)
+            }
+        };
+        text.truncate(length.unwrap_or(0));
+        let outcome = engine.lock().await.tend(&String::from_utf8_lossy(&text)).await;
+        if let Err(error) = outcome {
+            tracing::warn!(%error, "the network does not follow the election");
+            sleep(ELECTION).await;
+        }
+    }
+}
+
 /// Brings the network to the state in force again whenever a NIC has come, gone or changed.
 async fn follow(netlink: Netlink, engine: Arc<Mutex<Engine>>) {
     let mut news = netlink.news();
     while news.changed().await.is_ok() {
         sleep(SETTLE).await;
         news.mark_unchanged();
-        if let Err(error) = engine.lock().await.reconcile().await {
+        let outcome = engine.lock().await.reconcile().await;
+        if let Err(error) = outcome {
             tracing::warn!(%error, "the network does not follow the NICs");
             sleep(RETRY).await;
             news.mark_changed();

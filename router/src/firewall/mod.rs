@@ -15,6 +15,7 @@ pub(crate) use self::bag::protocol;
 use crate::{
     helper,
     nft::{Action, Base, Field, Hook, Key, Match, Part, Table, Value, ValueKind},
+    redundancy,
     state::{Direction, FirewallRule, Kind, Packets},
     types::{Nets, Ports, Transport},
     view::{GuestNic, View},
@@ -169,6 +170,9 @@ fn input(view: &View<'_>, table: &mut Table) {
 fn input_guest(view: &View<'_>, nic: &GuestNic<'_>, table: &mut Table, name: &str) {
     let chain = table.chain(name);
     chain.add([Match::Known(Field::Destination, GUEST_ADDRESSES), Match::Icmp], Action::Accept);
+    if view.setup.pair.is_some() {
+        redundancy::input(nic, chain);
+    }
     if !view.setup.kind.serves_guests() {
         return;
     }

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,7 +21,10 @@ use netlink_packet_route::{
 use rtnetlink::{
     Handle, IpVersion, LinkUnspec, MulticastGroup, RouteMessageBuilder, packet_core::ErrorMessage,
 };
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::{Mutex, watch},
+    time::timeout,
+};
 
 use super::{
     Device, Devices, Links,
@@ -59,13 +63,17 @@ pub enum LinkError {
 pub struct Netlink {
     handle: Handle,
     news: watch::Receiver<u64>,
+    /// The kernel answers one question for a list at a time, and refuses a second one meanwhile.
+    list: Arc<Mutex<()>>,
 }
 
 impl Netlink {
-    /// Opens it; the tasks behind it last as long as the runtime.
-    pub fn open() -> io::Result<Self> {
-        let (connection, handle, mut messages) =
-            rtnetlink::new_multicast_connection(&[MulticastGroup::Link])?;
+    /// Opens it; the tasks behind it last as long as the runtime. News of `addresses` are told where they are
+    /// asked for.
+    pub fn open(addresses: bool) -> io::Result<Self> {
+        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr];
+        let groups = groups.get(..1 + usize::from(addresses)).unwrap_or_default();
+        let (connection, handle, mut messages) = rtnetlink::new_multicast_connection(groups)?;
         tokio::spawn(connection);
         let (tell, news) = watch::channel(0);
         tokio::spawn(async move {
@@ -73,17 +81,25 @@ impl Netlink {
                 tell.send_modify(|count| *count += 1);
             }
         });
-        Ok(Self { handle, news })
+        Ok(Self { handle, news, list: Arc::default() })
     }
 
-    /// Changes whenever something about a NIC does.
+    /// Whether a NIC has an address.
+    pub async fn has(&self, nic: &str, net: Ipv4Net) -> Result<bool, LinkError> {
+        let Some(index) = self.devices().await?.get(nic).map(|device| device.index) else { return Ok(false) };
+        let question = self.handle.address().get().set_link_index_filter(index).execute();
+        let all = self.collect("list of addresses", question).await?;
+        Ok(all.iter().any(|message| address_of(message) == Some(net)))
+    }
+
+    /// Changes whenever something about a NIC does, or, where that is told, about an address.
     pub fn news(&self) -> watch::Receiver<u64> {
         self.news.clone()
     }
 
     /// The NICs that are there.
     pub async fn devices(&self) -> Result<Devices, LinkError> {
-        let messages = collect("list of NICs", self.handle.link().get().execute()).await?;
+        let messages = self.collect("list of NICs", self.handle.link().get().execute()).await?;
         let mut devices = Vec::new();
         for message in messages {
             let mut device = Device {
@@ -114,15 +130,15 @@ impl Netlink {
         let devices = self.devices().await?;
         let name_of = |index: u32| devices.0.iter().find(|d| d.index == index).map(|d| d.name.clone());
         let mut addresses: BTreeMap<String, Vec<Ipv4Net>> = BTreeMap::new();
-        for message in collect("list of addresses", self.handle.address().get().execute()).await? {
+        for message in self.collect("list of addresses", self.handle.address().get().execute()).await? {
             if let (Some(name), Some(net)) = (name_of(message.header.index), address_of(&message)) {
                 addresses.entry(name).or_default().push(net);
             }
         }
         let question = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let routes = collect("list of routes", self.handle.route().get(question).execute()).await?;
+        let routes = self.collect("list of routes", self.handle.route().get(question).execute()).await?;
         let routes: BTreeSet<Route> = routes.iter().filter_map(|m| route_of(m, name_of)).collect();
-        let rules = collect("list of rules", self.handle.rule().get(IpVersion::V4).execute()).await?;
+        let rules = self.collect("list of rules", self.handle.rule().get(IpVersion::V4).execute()).await?;
         let rules: BTreeSet<Rule> = rules.iter().filter_map(rule_of).collect();
         Ok(Present { devices, addresses, routes, rules })
     }
@@ -170,6 +186,24 @@ impl Netlink {
         }
     }
 
+    async fn collect<T>(
+        &self,
+        what: &str,
+        stream: impl Stream<Item = Result<T, rtnetlink::Error>>,
+    ) -> Result<Vec<T>, LinkError> {
+        let all = async {
+            let _alone = self.list.lock().await;
+            let mut items = Vec::new();
+            let mut stream = std::pin::pin!(stream);
+            while let Some(item) = stream.next().await {
+                let refused = |e| LinkError::Refused { what: what.to_owned(), reason: reason(&e) };
+                items.push(item.map_err(refused)?);
+            }
+            Ok(items)
+        };
+        timeout(LIMIT, all).await.map_err(|_| LinkError::Late(what.to_owned()))?
+    }
+
     async fn step(&self, step: &Step, devices: &Devices) -> Result<(), LinkError> {
         let what = || format!("{step:?}");
         let index = |name: &str| {
@@ -181,6 +215,10 @@ impl Netlink {
         let outcome = match step {
             Step::Mtu(nic, mtu, _) => {
                 let message = LinkUnspec::new_with_index(index(nic)?).mtu(*mtu).build();
+                timeout(LIMIT, link.set(message).execute()).await
+            }
+            Step::Down(nic) => {
+                let message = LinkUnspec::new_with_index(index(nic)?).down().build();
                 timeout(LIMIT, link.set(message).execute()).await
             }
             Step::Up(nic) => {
@@ -241,22 +279,6 @@ fn reason(error: &rtnetlink::Error) -> String {
         rtnetlink::Error::NetlinkError(error) => error.to_io().to_string(),
         other => other.to_string(),
     }
-}
-
-async fn collect<T>(
-    what: &str,
-    stream: impl Stream<Item = Result<T, rtnetlink::Error>>,
-) -> Result<Vec<T>, LinkError> {
-    let all = async {
-        let mut items = Vec::new();
-        let mut stream = std::pin::pin!(stream);
-        while let Some(item) = stream.next().await {
-            let refused = |e| LinkError::Refused { what: what.to_owned(), reason: reason(&e) };
-            items.push(item.map_err(refused)?);
-        }
-        Ok(items)
-    };
-    timeout(LIMIT, all).await.map_err(|_| LinkError::Late(what.to_owned()))?
 }
 
 fn address_of(message: &AddressMessage) -> Option<Ipv4Net> {

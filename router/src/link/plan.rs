@@ -8,7 +8,11 @@ use std::{
 use ipnet::Ipv4Net;
 
 use super::Devices;
-use crate::{state::Kind, view::View};
+use crate::{
+    redundancy::Role,
+    state::Kind,
+    view::{GuestNic, View},
+};
 
 /// The main routing table.
 pub const MAIN: u32 = 254;
@@ -31,13 +35,17 @@ pub struct Links {
     pub rules: BTreeSet<Rule>,
 }
 
-/// What a NIC should be like. It is up in any case.
+/// What a NIC should be like.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NicPlan {
     /// Addresses with their prefixes, the main one first.
     pub addresses: Vec<Ipv4Net>,
     /// MTU; `None` leaves it as it is.
     pub mtu: Option<u32>,
+    /// An address that VRRP brings and takes away.
+    pub shared: Option<Ipv4Net>,
+    /// It is to be down, with its addresses.
+    pub down: bool,
 }
 
 /// One route.
@@ -80,17 +88,23 @@ pub fn plan(view: &View<'_>, devices: &Devices) -> Links {
     let mut links = Links::default();
     let control = &view.setup.control;
     let control_net = Ipv4Net::new(control.address, control.prefix).into_iter().collect();
-    links.nics.insert(control.name(), NicPlan { addresses: control_net, mtu: control.mtu.map(u32::from) });
+    let mtu = control.mtu.map(u32::from);
+    links.nics.insert(control.name(), NicPlan { addresses: control_net, mtu, ..NicPlan::default() });
     for nic in view.guests.values() {
-        let plan = NicPlan { addresses: nic.addresses.clone(), mtu: nic.mtu.map(u32::from) };
-        links.nics.insert(nic.name.clone(), plan);
+        let (addresses, mtu) = (nic.own().to_vec(), nic.mtu.map(u32::from));
+        // Where VRRP is not there, nobody else takes the address away.
+        let shared = nic.shared.filter(|_| !view.setup.pair.as_ref().is_some_and(|p| p.role == Role::Fault));
+        links.nics.insert(nic.name.clone(), NicPlan { addresses, mtu, shared, down: false });
     }
+    let silent = view.setup.is_silent();
     let mut routes = Routes::default();
     for nic in view.outer() {
-        let plan = NicPlan { addresses: nic.addresses.clone(), mtu: nic.mtu.map(u32::from) };
-        links.nics.insert(nic.name.clone(), plan);
+        let (addresses, mtu) = (nic.addresses.clone(), nic.mtu.map(u32::from));
+        links.nics.insert(nic.name.clone(), NicPlan { addresses, mtu, shared: None, down: silent });
         let table = nic.table();
-        if let Some(gateway) = nic.gateway.filter(|g| holds(&nic.networks(), *g) && *g != nic.address()) {
+        let gateway = nic.gateway.filter(|g| holds(&nic.networks(), *g) && *g != nic.address());
+        // A NIC that is down has no routes.
+        if let Some(gateway) = gateway.filter(|_| !silent) {
             let via = Via { gateway, nic: nic.name.clone(), source: nic.address() };
             routes.add(table, Ipv4Net::default(), Some(via));
         }
@@ -151,15 +165,17 @@ fn way_out(view: &View<'_>) -> Option<Via> {
         return Some(Via { gateway, nic: nic.name.clone(), source: tier.address });
     }
     let source = view.setup.vpc.source_nat.and_then(|address| view.nic_of(address));
-    let nic = source.or_else(|| view.public.values().next())?;
+    let nic = source.or_else(|| view.public.values().next()).filter(|_| !view.setup.is_silent())?;
     let gateway = nic.gateway.filter(|g| holds(&nic.networks(), *g))?;
     Some(Via { gateway, nic: nic.name.clone(), source: nic.address() })
 }
 
 /// A next hop by the NIC in whose network it is; public NICs first.
 fn towards(view: &View<'_>, gateway: Ipv4Addr) -> Option<Via> {
-    let outer = view.outer().map(|nic| (nic.networks(), &nic.name, nic.address()));
-    let guests = view.guests.values().map(|nic| (nic.networks(), &nic.name, nic.address()));
+    let outer = view.outer().filter(|_| !view.setup.is_silent());
+    let outer = outer.map(|nic| (nic.networks(), &nic.name, nic.address()));
+    let own = |nic: &GuestNic<'_>| nic.own().first().map_or(Ipv4Addr::UNSPECIFIED, Ipv4Net::addr);
+    let guests = view.guests.values().map(|nic| (nic.networks(), &nic.name, own(nic)));
     let (_, nic, source) = outer.chain(guests).find(|(networks, ..)| holds(networks, gateway))?;
     Some(Via { gateway, nic: nic.clone(), source })
 }

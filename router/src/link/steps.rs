@@ -29,6 +29,8 @@ pub enum Step {
     Mtu(String, u32, u32),
     /// A NIC goes up; it is not taken down again when this is undone.
     Up(String),
+    /// A NIC goes down.
+    Down(String),
     /// A NIC gets an address.
     AddAddress(String, Ipv4Net),
     /// A NIC loses an address.
@@ -49,6 +51,7 @@ impl Step {
         Some(match self.clone() {
             Self::Mtu(nic, new, old) => Self::Mtu(nic, old, new),
             Self::Up(_) => return None,
+            Self::Down(nic) => Self::Up(nic),
             Self::AddAddress(nic, net) => Self::DeleteAddress(nic, net),
             Self::DeleteAddress(nic, net) => Self::AddAddress(nic, net),
             Self::SetRoute(new, Some(old)) => Self::SetRoute(old, Some(new)),
@@ -70,13 +73,16 @@ pub fn steps(present: &Present, wanted: &Links) -> Vec<Step> {
         let has = present.addresses.get(name).map(Vec::as_slice).unwrap_or_default();
         let plan = wanted.nics.get(name);
         let wants = plan.map(|p| p.addresses.as_slice()).unwrap_or_default();
-        gone.extend(has.iter().filter(|a| !wants.contains(a)).map(|a| Step::DeleteAddress(name.clone(), *a)));
+        let shared = plan.and_then(|p| p.shared);
+        let stale = has.iter().filter(|a| !wants.contains(a) && shared != Some(**a));
+        gone.extend(stale.map(|a| Step::DeleteAddress(name.clone(), *a)));
         let Some(plan) = plan else { continue };
         if let Some(mtu) = plan.mtu.filter(|mtu| *mtu != device.mtu) {
             steps.push(Step::Mtu(name.clone(), mtu, device.mtu));
         }
-        if !device.up {
-            steps.push(Step::Up(name.clone()));
+        if device.up == plan.down {
+            let step = if plan.down { Step::Down } else { Step::Up };
+            steps.push(step(name.clone()));
         }
         steps.extend(wants.iter().filter(|a| !has.contains(a)).map(|a| Step::AddAddress(name.clone(), *a)));
     }

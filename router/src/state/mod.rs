@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 pub use edits::{Changed, Edits, changed};
 pub use guests::{Guests, Secrets};
 pub use hosts::Hosts;
+pub(crate) use setup::read as setup_value;
 pub use setup::{BootNic, Kind, Setup, SetupError};
 pub use vpc::{Acl, AclRule, Tier};
 

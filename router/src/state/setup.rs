@@ -9,7 +9,10 @@ use common::boot::Identity;
 use ipnet::Ipv4Net;
 
 use super::{Address, State};
-use crate::helper::Helper;
+use crate::{
+    helper::Helper,
+    redundancy::{Pair, Role},
+};
 
 /// Domain of a network that has none.
 const DOMAIN: &str = "cloudnine.internal";
@@ -134,6 +137,8 @@ pub struct Setup {
     pub strict_reverse_path: bool,
     /// Protocols that the kernel can follow: what the core finds, not the boot arguments.
     pub helpers: BTreeSet<Helper>,
+    /// The router is one of a pair, of which one is in force.
+    pub pair: Option<Pair>,
 }
 
 /// What boot arguments say of a VPC.
@@ -152,7 +157,7 @@ impl Setup {
     pub fn new(identity: &Identity) -> Result<Self, SetupError> {
         let unserved = || SetupError::Unserved(format!("type={}", identity.kind));
         let kind = Kind::of(&identity.kind).ok_or_else(unserved)?;
-        for mode in ["redundant_router", "ip6firewall", "eth0ip6"] {
+        for mode in ["ip6firewall", "eth0ip6"] {
             if let Some(value) = identity.get(mode).filter(|v| *v != "false") {
                 return Err(SetupError::Unserved(format!("{mode}={value}")));
             }
@@ -206,12 +211,19 @@ impl Setup {
             exposed_dns: identity.flag("exposedns"),
             strict_reverse_path: !identity.flag("disable_rp_filter"),
             helpers: BTreeSet::new(),
+            pair: if kind.forwards() { Pair::read(identity)? } else { None },
         })
     }
 
     /// The NICs that have their addresses from the start, without the public one.
     pub fn inner(&self) -> impl Iterator<Item = &BootNic> {
         self.guest.iter().chain(std::iter::once(&self.control))
+    }
+
+    /// Whether the router is one of a pair and the other one is in force: public NICs are down, and guests are not
+    /// answered.
+    pub fn is_silent(&self) -> bool {
+        self.pair.as_ref().is_some_and(|pair| pair.role != Role::Primary)
     }
 
     /// Where SSH is answered.
@@ -245,7 +257,7 @@ fn nic(identity: &Identity, index: u32, mtu: &'static str) -> Result<Option<Boot
     Ok(Some(BootNic { index, address, prefix: found.prefix, mtu }))
 }
 
-fn read<T>(identity: &Identity, name: &'static str) -> Result<Option<T>, SetupError>
+pub(crate) fn read<T>(identity: &Identity, name: &'static str) -> Result<Option<T>, SetupError>
 where
     T: std::str::FromStr<Err: std::fmt::Display>,
 {

@@ -163,7 +163,7 @@ fn a_fresh_router_has_what_the_boot_arguments_give() {
 fn kinds_that_are_not_served_are_refused() {
     for (from, to, message) in [
         ("type=router", "type=consoleproxy", "boot argument type=consoleproxy: not served by this router"),
-        ("type=router", "type=router redundant_router=1", "boot argument redundant_router=1: not served"),
+        ("type=router", "type=router redundant_router=1", "boot argument guestgw is missing"),
         ("eth0ip=10.1.1.1", "x=y", "boot argument eth0ip is missing"),
     ] {
         let identity = Identity::parse(&LINE.replace(from, to)).unwrap();

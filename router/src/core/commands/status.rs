@@ -12,6 +12,7 @@ impl Commands {
         let mut engine = self.engine.lock().await;
         engine.balancer().refresh().await;
         let (balanced, well) = (engine.balancer().report(), engine.balancer().is_well());
+        let pair = engine.pair();
         let (setup, state) = (engine.network().setup(), engine.network().state());
         let mut text = String::new();
         let connected = *engine.handover().connected().borrow();
@@ -26,6 +27,9 @@ impl Commands {
             "control",
             format!("{} {}/{}", setup.control.name(), setup.control.address, setup.control.prefix),
         );
+        if let Some((standing, _)) = &pair {
+            line("of a pair", standing.clone());
+        }
         let view = engine.network().view();
         for nic in view.guests.values() {
             let role = if nic.tier.is_some() { "tier" } else { "guest" };
@@ -61,6 +65,9 @@ impl Commands {
         let mut causes = Vec::new();
         if !well {
             causes.push("HAProxy is not there: nothing is balanced".to_owned());
+        }
+        if pair.is_some_and(|(_, well)| !well) {
+            causes.push("keepalived or conntrackd is not there: the other router may be alone".to_owned());
         }
         if !connected {
             causes.push("serve is not there: guests get no answers".to_owned());
