@@ -2,6 +2,7 @@
 
 pub mod boot;
 pub mod image;
+pub mod redundancy;
 pub mod router;
 pub mod ssvm;
 

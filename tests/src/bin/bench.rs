@@ -10,15 +10,19 @@ fn main() -> ExitCode {
     match subject {
         "boot" => bench::boot::run(5),
         "image" => bench::image::run(),
-        "router" | "ssvm" => {
-            let run = if subject == "router" { bench::router::run } else { bench::ssvm::run };
+        "router" | "redundancy" | "ssvm" => {
+            let run = match subject {
+                "router" => bench::router::run,
+                "redundancy" => bench::redundancy::run,
+                _ => bench::ssvm::run,
+            };
             if let Err(unknown) = run(parts) {
                 eprintln!("bench: {unknown}");
                 return ExitCode::from(2);
             }
         }
         _ => {
-            eprintln!("bench: no subject '{subject}'; there are: boot image router ssvm");
+            eprintln!("bench: no subject '{subject}'; there are: boot image router redundancy ssvm");
             return ExitCode::from(2);
         }
     }

@@ -2,6 +2,7 @@
 
 pub mod documents;
 mod namespace;
+pub mod pair;
 mod process;
 pub mod ssvm;
 mod trace;

@@ -34,6 +34,11 @@ impl Namespace {
         namespace
     }
 
+    /// One that somebody else holds: it does not end with this.
+    pub const fn there(name: String) -> Self {
+        Self { name, keep: true }
+    }
+
     /// Lets the namespace and what runs in it outlive this guard.
     pub fn keep(&mut self) {
         self.keep = true;

@@ -158,13 +158,23 @@ impl Lab {
 
     /// Runs one command line in the VM as the management does.
     pub(crate) fn ssh(&self, line: &str) -> Output {
-        self.client("ssh", "id").arg(format!("root@{CONTROL}")).arg(line).output().expect("ssh")
+        self.ssh_to(CONTROL, line)
+    }
+
+    /// The same in the VM that has an address.
+    pub(crate) fn ssh_to(&self, address: &str, line: &str) -> Output {
+        self.client("ssh", "id").arg(format!("root@{address}")).arg(line).output().expect("ssh")
     }
 
     /// Copies files into `/var/cache/cloud/` as the management does.
     pub(crate) fn scp(&self, files: &[&Path]) -> Output {
+        self.scp_to(CONTROL, files)
+    }
+
+    /// The same into the VM that has an address.
+    pub(crate) fn scp_to(&self, address: &str, files: &[&Path]) -> Output {
         let mut command = self.client("scp", "id");
-        command.arg("-O").args(files).arg(format!("root@{CONTROL}:/var/cache/cloud/"));
+        command.arg("-O").args(files).arg(format!("root@{address}:/var/cache/cloud/"));
         command.output().expect("scp")
     }
 

@@ -4,6 +4,7 @@ mod arguments;
 mod disk;
 mod faults;
 mod lab;
+mod pair;
 mod roles;
 mod ssh;
 mod traffic;

@@ -15,7 +15,7 @@ use std::{
 
 use tests::lab::{Namespace, Process, join};
 
-use crate::lab::Lab;
+use crate::lab::{CONTROL, Lab};
 
 /// A guest's end of a DHCP client: writes the address and takes it.
 const SCRIPT: &str = r#"#!/bin/sh
@@ -107,11 +107,16 @@ impl Flow {
 
 /// A document as a host sends it.
 pub(crate) fn send(lab: &Lab, name: &str, text: &str) {
+    send_to(lab, CONTROL, name, text);
+}
+
+/// The same to the VM that has an address.
+pub(crate) fn send_to(lab: &Lab, address: &str, name: &str, text: &str) {
     let dir = tempfile::tempdir().expect("folder");
     let file = dir.path().join(name);
     fs::write(&file, text).expect("document");
-    let copied = lab.scp(&[&file]);
+    let copied = lab.scp_to(address, &[&file]);
     assert!(copied.status.success(), "{copied:?}");
-    let out = lab.ssh(&format!("/opt/cloud/bin/update_config.py {name}"));
+    let out = lab.ssh_to(address, &format!("/opt/cloud/bin/update_config.py {name}"));
     assert!(out.status.success(), "{name}: {out:?}");
 }

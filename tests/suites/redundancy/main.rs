@@ -1,0 +1,6 @@
+//! Pairs of routers, with real packets: who is in force, who takes over, and what survives it.
+
+mod faults;
+mod partner;
+mod takeover;
+mod vpc;
