@@ -18,7 +18,7 @@ use crate::lab::{
     ssvm::{
         Lab, WEB, in_lab, in_lab_with_s3,
         origin::{Act, Origin},
-        s3::{ACCESS, ADDRESS, SECRET},
+        s3::SECRET,
         template,
     },
 };
@@ -28,7 +28,7 @@ const RUNS: usize = 5;
 /// Length of a file for a folder, bytes.
 const FILE: u64 = 2 << 30;
 /// Length of a file for a bucket, bytes.
-const OBJECT: u64 = 1 << 30;
+const OBJECT: u64 = 512 << 20;
 /// Length of the sparse source, bytes.
 const SPARSE: u64 = 20 << 30;
 /// Transfers at once.
@@ -184,12 +184,14 @@ fn http_file() {
 
 /// The words that tell rclone of the bucket.
 fn rclone(lab: &Lab, words: &str) -> String {
-    let bucket = &lab.bucket.as_ref().expect("a bucket").name;
+    let bucket = lab.bucket.as_ref().expect("a bucket");
     format!(
-        "unset AWS_CA_BUNDLE; export RCLONE_CONFIG_X_TYPE=s3 RCLONE_CONFIG_X_PROVIDER=Ceph RCLONE_CONFIG_X_ACCESS_KEY_ID={ACCESS} \
-         RCLONE_CONFIG_X_SECRET_ACCESS_KEY={SECRET} RCLONE_CONFIG_X_ENDPOINT=http://{ADDRESS}:7480 \
+        "unset AWS_CA_BUNDLE; export RCLONE_CONFIG_X_TYPE=s3 RCLONE_CONFIG_X_PROVIDER=Ceph RCLONE_CONFIG_X_ACCESS_KEY_ID={} \
+         RCLONE_CONFIG_X_SECRET_ACCESS_KEY={SECRET} RCLONE_CONFIG_X_ENDPOINT={} \
          RCLONE_CONFIG=/dev/null; rclone --s3-no-check-bucket {}",
-        words.replace("BUCKET", &format!("x:{bucket}"))
+        bucket.kind.access(),
+        bucket.url(),
+        words.replace("BUCKET", &format!("x:{}", bucket.name))
     )
 }
 

@@ -32,7 +32,7 @@ use common::{
 };
 use tokio::sync::watch;
 
-use self::s3::{ACCESS, ADDRESS as S3, Bucket, SECRET};
+use self::s3::{ADDRESS as S3, Bucket, Kind, SECRET};
 use super::{Namespace, Process, binary};
 
 /// Address of the management server, on the VM's management network.
@@ -78,15 +78,20 @@ pub struct Lab {
 
 /// Runs a scene on a lab; the thread of the test lives in the namespace of the VM.
 pub fn in_lab<F: Future<Output = ()>>(scene: impl FnOnce(Lab) -> F) {
-    enter(false, scene);
+    enter(None, scene);
 }
 
-/// The same with an S3 server beside it.
+/// The same with an S3 server beside it, Ceph's.
 pub fn in_lab_with_s3<F: Future<Output = ()>>(scene: impl FnOnce(Lab) -> F) {
-    enter(true, scene);
+    enter(Some(Kind::Ceph), scene);
 }
 
-fn enter<F: Future<Output = ()>>(with_s3: bool, scene: impl FnOnce(Lab) -> F) {
+/// The same with a server of another kind.
+pub fn in_lab_with<F: Future<Output = ()>>(kind: Kind, scene: impl FnOnce(Lab) -> F) {
+    enter(Some(kind), scene);
+}
+
+fn enter<F: Future<Output = ()>>(kind: Option<Kind>, scene: impl FnOnce(Lab) -> F) {
     let namespace = Namespace::new("ssvm");
     for (device, address) in
         [("eth0", "169.254.1.2/16"), ("eth1", "10.1.1.21/24"), ("eth2", "203.0.113.51/24")]
@@ -99,7 +104,7 @@ fn enter<F: Future<Output = ()>>(with_s3: bool, scene: impl FnOnce(Lab) -> F) {
     for address in [format!("{SERVER}/24"), format!("{WEB}/24"), "10.1.1.7/24".into()] {
         namespace.ip(&["addr", "add", &address, "dev", "lo"]);
     }
-    let bucket = with_s3.then(|| s3::bucket(&namespace));
+    let bucket = kind.map(|kind| s3::bucket(kind, &namespace));
     namespace.enter();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { scene(Lab::start(Arc::new(namespace), bucket).await).await });
@@ -201,9 +206,9 @@ impl Lab {
     pub fn s3(&self) -> DataStoreTO {
         DataStoreTO::S3(Box::new(S3TO {
             id: 3,
-            access_key: Some(Secret::new(ACCESS)),
+            access_key: Some(Secret::new(self.bucket().kind.access())),
             secret_key: Some(Secret::new(SECRET)),
-            end_point: Some(format!("{S3}:7480")),
+            end_point: Some(format!("{S3}:{}", self.bucket().kind.port())),
             bucket_name: Some(self.bucket().name.clone()),
             https_flag: Some(false),
             ..S3TO::default()

@@ -12,9 +12,10 @@ use common::command::{
 };
 
 use tests::lab::ssvm::{
-    Lab, disk, in_lab, in_lab_with_s3,
+    Lab, disk, in_lab, in_lab_with, in_lab_with_s3,
     origin::{Act, Origin},
-    s3, template, tool,
+    s3::{self, Kind},
+    template, tool,
 };
 
 fn snapshot(store: DataStoreTO, path: &str) -> DataTO {
@@ -97,7 +98,16 @@ fn object_stores_are_reached_by_name_and_by_the_old_signature() {
 
 #[test]
 fn templates_and_snapshots_go_to_an_object_store_and_back() {
-    in_lab_with_s3(async |lab| {
+    to_and_fro(Kind::Ceph);
+}
+
+#[test]
+fn templates_and_snapshots_go_to_another_object_store_and_back() {
+    to_and_fro(Kind::Swift);
+}
+
+fn to_and_fro(kind: Kind) {
+    in_lab_with(kind, async |lab| {
         for export in ["a", "b"] {
             let _: SecStorageSetupAnswer = lab.answer(&lab.set_up(export)).await;
         }

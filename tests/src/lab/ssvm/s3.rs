@@ -1,4 +1,4 @@
-//! One real S3 server for all tests of the suite, on a network that each lab joins.
+//! Real S3 servers, one of a kind for all tests of the suite, on a network that each lab joins.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,27 +11,49 @@ use std::{
 
 use crate::lab::{Namespace, join, run_id};
 
-/// Address of the server.
+/// Address of each server.
 pub const ADDRESS: &str = "10.1.2.9";
-pub const ACCESS: &str = "SUITEACCESSKEY";
+const ACCESS: &str = "SUITEACCESSKEY";
 pub const SECRET: &str = "secret-of-the-suite";
 
-/// What `s3cmd`, a client that is not ours, has to know.
-const OPTIONS: [&str; 11] = [
-    "--config=/dev/null",
-    "--no-ssl",
-    "--no-progress",
-    "--host",
-    "10.1.2.9:7480",
-    "--host-bucket",
-    "10.1.2.9:7480",
-    "--access_key",
-    ACCESS,
-    "--secret_key",
-    SECRET,
-];
+/// Who serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Ceph's gateway.
+    Ceph,
+    /// OpenStack Swift.
+    Swift,
+}
 
-static SERVER: OnceLock<(Namespace, PathBuf)> = OnceLock::new();
+static CEPH: OnceLock<(Namespace, PathBuf)> = OnceLock::new();
+static SWIFT: OnceLock<(Namespace, PathBuf)> = OnceLock::new();
+
+impl Kind {
+    /// The port that it serves at.
+    pub const fn port(self) -> u16 {
+        match self {
+            Self::Ceph => 7480,
+            Self::Swift => 8080,
+        }
+    }
+
+    /// The key that goes with [`SECRET`].
+    pub fn access(self) -> String {
+        match self {
+            Self::Ceph => ACCESS.to_owned(),
+            Self::Swift => format!("zone:{ACCESS}"),
+        }
+    }
+
+    /// The server, which is started where it does not run yet, and its folder.
+    fn server(self) -> &'static (Namespace, PathBuf) {
+        match self {
+            Self::Ceph => CEPH.get_or_init(|| start("s3")),
+            Self::Swift => SWIFT.get_or_init(|| start("swift")),
+        }
+    }
+}
+
 static LABS: AtomicU8 = AtomicU8::new(20);
 
 /// Ends the server when process `$1` has gone, however it went: nothing drops a static.
@@ -42,6 +64,7 @@ ip netns del $2; rm -rf $3";
 /// A bucket of a lab's own.
 pub struct Bucket {
     pub name: String,
+    pub kind: Kind,
     names: PathBuf,
 }
 
@@ -53,8 +76,8 @@ impl Drop for Bucket {
 
 /// Starts the server where it does not run yet, joins its network, and makes an empty bucket. To be called before the
 /// thread enters a lab's namespace: all that runs there ends with the lab.
-pub fn bucket(lab: &Namespace) -> Bucket {
-    let (server, _) = SERVER.get_or_init(start);
+pub fn bucket(kind: Kind, lab: &Namespace) -> Bucket {
+    let (server, _) = kind.server();
     let number = LABS.fetch_add(1, Ordering::Relaxed);
     let port = format!("lab{number}");
     join(lab, "store", server, &port);
@@ -66,19 +89,19 @@ pub fn bucket(lab: &Namespace) -> Bucket {
     std::fs::create_dir_all(&names).unwrap();
     let hosts = format!("127.0.0.1 localhost\n{ADDRESS} s3.example {name}.s3.example\n");
     std::fs::write(names.join("hosts"), hosts).unwrap();
-    let bucket = Bucket { name, names };
+    let bucket = Bucket { name, kind, names };
     bucket.run(lab, &["mb", "BUCKET"]);
     bucket
 }
 
-/// What was asked of the server, by anybody, so far.
+/// What was asked of Ceph, by anybody, so far.
 pub fn log() -> String {
-    let (_, folder) = SERVER.get().expect("a server");
+    let (_, folder) = CEPH.get().expect("a server");
     std::fs::read_to_string(folder.join("log/client.rgw.a.log")).expect("its log")
 }
 
-fn start() -> (Namespace, PathBuf) {
-    let mut namespace = Namespace::new("s3");
+fn start(name: &str) -> (Namespace, PathBuf) {
+    let mut namespace = Namespace::new(name);
     namespace.keep();
     let folder = std::env::temp_dir().join(format!("trivium-s3-{}", run_id()));
     let watched = Command::new("setsid")
@@ -92,25 +115,31 @@ fn start() -> (Namespace, PathBuf) {
     assert!(watched.success());
     namespace.bridge("br0");
     namespace.address("br0", &format!("{ADDRESS}/24"));
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("stores/s3");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("stores").join(name);
     let out = namespace.command(script).arg(&folder).args([ADDRESS, ACCESS, SECRET]).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     (namespace, folder)
 }
 
 impl Bucket {
-    /// The same as a line for a shell.
+    /// URL of the server.
+    pub fn url(&self) -> String {
+        format!("http://{ADDRESS}:{}", self.kind.port())
+    }
+
+    /// A line for a shell that runs `s3cmd`, a client that is not ours.
     pub fn line(&self, words: &str) -> String {
+        let (server, access) = (format!("{ADDRESS}:{}", self.kind.port()), self.kind.access());
         let words = words.replace("BUCKET", &format!("s3://{}", self.name));
-        format!("s3cmd {} {words}", OPTIONS.join(" "))
+        format!(
+            "s3cmd --config=/dev/null --no-ssl --no-progress --host {server} --host-bucket {server} \
+             --access_key {access} --secret_key {SECRET} {words}"
+        )
     }
 
     /// Runs `s3cmd` with these words; `BUCKET` stands for the URL of the bucket. What it printed.
     pub fn run(&self, lab: &Namespace, words: &[&str]) -> Vec<u8> {
-        let mut command = lab.command("s3cmd");
-        command.args(OPTIONS);
-        let url = format!("s3://{}", self.name);
-        let out = command.args(words.iter().map(|word| word.replace("BUCKET", &url))).output().unwrap();
+        let out = lab.sh(&self.line(&words.join(" ")));
         assert!(out.status.success(), "{words:?}: {}", String::from_utf8_lossy(&out.stderr));
         out.stdout
     }
