@@ -143,7 +143,11 @@ impl Daemon {
 
     fn is_it(&self, pid: Pid) -> bool {
         let line = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
-        line.split(|b| *b == 0).any(|word| word == self.mark.as_os_str().as_encoded_bytes())
+        let mut words = line.split(|b| *b == 0);
+        let name = |path: &[u8]| path.rsplit(|b| *b == b'/').next().map(<[u8]>::to_vec);
+        // Others may name the same file.
+        words.next().and_then(name) == name(self.program.as_bytes())
+            && words.any(|word| word == self.mark.as_os_str().as_encoded_bytes())
     }
 
     /// The process with the mark; of several, the one whose parent has none.

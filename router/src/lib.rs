@@ -6,6 +6,7 @@
 pub mod acl;
 pub mod apply;
 pub mod balance;
+pub mod bgp;
 pub mod conntrack;
 pub mod core;
 pub mod daemon;

@@ -3,7 +3,7 @@
 use crate::{
     acl,
     balance::{self, Balance},
-    firewall, helper,
+    bgp, firewall, helper,
     link::{self, Devices, Links},
     nat,
     nft::Table,
@@ -35,7 +35,9 @@ pub fn plan(setup: &Setup, state: &State, devices: &Devices) -> Plan {
 /// The packet filter alone, as far as the view's scope goes.
 pub fn table(view: &View<'_>) -> Table {
     let mut table = Table::default();
-    for feature in [firewall::plan, helper::plan, acl::plan, nat::plan, balance::plan, usage::plan] {
+    for feature in
+        [firewall::plan, helper::plan, acl::plan, nat::plan, balance::plan, bgp::filter, usage::plan]
+    {
         feature(view, &mut table);
     }
     table

@@ -24,6 +24,7 @@ use super::alerts::Alerts;
 use crate::{
     apply::{ApplyError, Network},
     balance::Balancer,
+    bgp,
     document::{Document, DocumentError},
     redundancy::keeper::Keeper,
     serve::sockets,
@@ -72,6 +73,8 @@ pub(super) struct Engine {
     told: Told,
     /// The pair that this router is of.
     keeper: Keeper,
+    /// Who tells others of guests' networks.
+    speaker: bgp::keeper::Keeper,
     /// The network is not yet what the election made of this router.
     behind: bool,
 }
@@ -111,6 +114,7 @@ impl Engine {
             offered: BTreeMap::new(),
             told: Told::default(),
             keeper,
+            speaker: bgp::keeper::Keeper::new(paths),
             behind: false,
         };
         engine.publish_network();
@@ -182,6 +186,7 @@ impl Engine {
             }
         }
         let mut version = changed.then(|| self.publish_network()).flatten();
+        self.speak().await;
         if changed && let Err(error) = self.tend("").await {
             tracing::warn!(%error, "the pair does not follow a change");
         }
@@ -231,6 +236,7 @@ impl Engine {
             Document::Routes(changes) => state.merge_routes(setup, changes),
             Document::Aliases(changes) => state.merge_aliases(setup, changes),
             Document::Dhcp(change) => state.merge_host(change),
+            Document::Bgp(change) => state.merge_peers(setup, change),
             Document::Balance(change) => {
                 let rules = state.merge_balance(setup, change);
                 refused.extend(rules.iter().map(ToString::to_string));
@@ -310,6 +316,21 @@ impl Engine {
         Ok(self.publish(snapshot::PASSWORDS, &self.secrets.waiting))
     }
 
+    /// Has others told of guests' networks, as the state says.
+    pub(super) async fn speak(&mut self) {
+        let wanted = bgp::plan::plan(self.network.setup(), self.network.state());
+        self.speaker.tend(wanted).await;
+    }
+
+    /// How sessions of BGP stand, and whether all is well with it; `None` where there are none.
+    pub(super) async fn sessions(&mut self) -> Option<(String, bool)> {
+        if self.network.state().peers.is_empty() {
+            return None;
+        }
+        let report = self.speaker.report().await.unwrap_or_default();
+        Some((report, self.speaker.is_well(true)))
+    }
+
     /// Tells serve what follows from the network's state.
     fn publish_network(&mut self) -> Option<u64> {
         let view = self.network.view();
@@ -368,6 +389,7 @@ impl Engine {
             ("static routes", state.routes.len()),
             ("aliases", state.aliases.len()),
             ("load balancer rules", state.balance.rules.len()),
+            ("BGP peers", state.peers.len()),
             ("reservations", state.hosts.len()),
             ("guests with metadata", self.guests.0.len()),
             ("passwords waiting", self.secrets.waiting.0.len()),
@@ -399,6 +421,7 @@ const fn kind(document: &Document) -> &'static str {
         Document::Password(_) => "password",
         Document::Balance(_) => "load balancing",
         Document::Monitor(_) => "monitoring",
+        Document::Bgp(_) => "BGP peers",
         Document::Tier(_) => "tier",
         Document::Acl(_) => "list of rules",
         Document::Routes(_) => "routes",

@@ -48,6 +48,9 @@ const RETRY: Duration = Duration::from_secs(5);
 /// How often is looked whether what elects still runs.
 const ELECTION: Duration = Duration::from_millis(250);
 
+/// How often is looked whether what speaks BGP still runs.
+const SPEAKER: Duration = Duration::from_millis(500);
+
 /// How often is looked whether what balances still runs.
 const BALANCE: Duration = Duration::from_secs(1);
 
@@ -123,6 +126,7 @@ async fn serve(paths: &Paths) -> Result<(), Error> {
     let mut following = tokio::spawn(follow(netlink, Arc::clone(&engine)));
     let mut balancing = tokio::spawn(watch_balance(Arc::clone(&engine)));
     let mut electing = tokio::spawn(follow_pair(paths.clone(), Arc::clone(&engine)));
+    let mut speaking = tokio::spawn(speak(Arc::clone(&engine)));
     let log = paths.clone();
     tokio::spawn(async move { balance::log::keep(&log).await });
     let (first, own) = (engine.lock().await.handover().connected(), paths.clone());
@@ -141,6 +145,7 @@ async fn serve(paths: &Paths) -> Result<(), Error> {
             _ = &mut following => return Ok(()),
             _ = &mut balancing => return Ok(()),
             _ = &mut electing => return Ok(()),
+            _ = &mut speaking => return Ok(()),
             _ = end.recv() => return Ok(()),
             Some(event) = events.recv() => hear(event, &engine).await,
         }
@@ -189,6 +194,14 @@ async fn wait_for_nics(setup: &Setup, netlink: &Netlink) -> Result<(), LinkError
         tracing::warn!(?wanted, "not all NICs are there");
         Ok(())
     })
+}
+
+/// Sees to it that others hear of guests' networks.
+async fn speak(engine: Arc<Mutex<Engine>>) {
+    loop {
+        engine.lock().await.speak().await;
+        sleep(SPEAKER).await;
+    }
 }
 
 /// Sees to it that what is balanced stays so, and that the management server hears where it does not.

@@ -6,6 +6,7 @@
 
 mod address;
 mod balance;
+mod bgp;
 mod firewall;
 mod forward;
 mod guest;
@@ -22,6 +23,7 @@ use serde_json::Value;
 
 pub use address::AddressChange;
 pub use balance::{BalanceChange, Refusal};
+pub use bgp::BgpChange;
 pub use firewall::FirewallChange;
 pub use forward::{ForwardChange, StaticNatChange};
 pub use guest::{DhcpChange, MetadataChange, PasswordChange};
@@ -82,6 +84,8 @@ pub enum Document {
     Routes(Vec<RouteChange>),
     /// `ipaliases`: more addresses of a shared network's router.
     Aliases(Vec<AliasChange>),
+    /// `bgppeers`: all peers.
+    Bgp(BgpChange),
     /// A type that asks for nothing here (`dhcpconfig`, `cmdline`), or that nobody knows.
     Nothing(String),
 }
@@ -115,7 +119,8 @@ impl Document {
             "staticroutes" => Self::Routes(each(&root, "routes", RouteChange::read)?),
             "ipaliases" => Self::Aliases(each(&root, "aliases", AliasChange::read)?),
             "loadbalancer" => Self::Balance(BalanceChange::read(&root)?),
-            "ipv6firewallrules" | "vpnuserlist" | "remoteaccessvpn" | "site2sitevpn" | "bgppeers" => {
+            "bgppeers" => Self::Bgp(BgpChange::read(&root)?),
+            "ipv6firewallrules" | "vpnuserlist" | "remoteaccessvpn" | "site2sitevpn" => {
                 return Err(root.error("type", format_args!("{kind} is not served by this router")));
             }
             _ => Self::Nothing(kind),

@@ -69,7 +69,8 @@ fn an_error_names_the_place() {
             "vm_metadata[0]: has a file name",
         ),
         (r#"{"type":"loadbalancer","rules":[]}"#, "rules: holds 0 configurations, not one"),
-        (r#"{"type":"bgppeers"}"#, "type: bgppeers is not served by this router"),
+        (r#"{"type":"bgppeers"}"#, "peers: is missing, or no list"),
+        (r#"{"type":"ipv6firewallrules"}"#, "type: ipv6firewallrules is not served by this router"),
     ] {
         let error = error(text).to_string();
         assert!(error.starts_with(message), "{error}");

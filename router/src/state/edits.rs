@@ -1,14 +1,14 @@
 //! What differs between two states: it decides what is planned anew and what guests' servers are told, and it
 //! is the record of a change on the disk. To find it costs what differs, where one state was made from the other.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc};
 
 use imbl::{OrdMap, ordmap::DiffItem};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Acl, Address, FirewallRule, Forward, ForwardKey, Monitor, State, Tier};
-use crate::{balance::Balance, mac::Mac, snapshot::DhcpHost};
+use crate::{balance::Balance, bgp::Peer, mac::Mac, snapshot::DhcpHost};
 
 /// Keys of a map that have changed, each with its value, or `None` where it has gone.
 pub type Changed<K, V> = Vec<(K, Option<V>)>;
@@ -53,6 +53,9 @@ pub struct Edits {
     /// [`State::balance`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub balance: Option<Arc<Balance>>,
+    /// [`State::peers`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peers: Option<Arc<BTreeSet<Peer>>>,
 }
 
 /// A value that is there, and `null` is one.
@@ -76,6 +79,7 @@ impl Edits {
             aliases: changed(&old.aliases, &new.aliases),
             guest_mtu: (old.guest_mtu != new.guest_mtu).then_some(new.guest_mtu),
             balance: (old.balance != new.balance).then(|| Arc::clone(&new.balance)),
+            peers: (old.peers != new.peers).then(|| Arc::clone(&new.peers)),
         }
     }
 
@@ -102,6 +106,7 @@ impl State {
         self.monitor = edits.monitor.unwrap_or_else(|| Arc::clone(&self.monitor));
         self.guest_mtu = edits.guest_mtu.unwrap_or(self.guest_mtu);
         self.balance = edits.balance.unwrap_or_else(|| Arc::clone(&self.balance));
+        self.peers = edits.peers.unwrap_or_else(|| Arc::clone(&self.peers));
     }
 }
 

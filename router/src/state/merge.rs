@@ -7,11 +7,14 @@ use super::{Address, Direction, ForwardKey, Kind, LIMIT, Setup, State};
 use crate::{
     balance::{can_spread, is_own},
     document::{
-        AddressChange, BalanceChange, DhcpChange, DocumentError, FirewallChange, ForwardChange,
+        AddressChange, BalanceChange, BgpChange, DhcpChange, DocumentError, FirewallChange, ForwardChange,
         MonitorChange, Refusal, StaticNatChange,
     },
     types::Transport,
 };
+
+/// Most peers.
+const PEERS: usize = 1000;
 
 impl State {
     /// Merges an `ips` document (router contract 3.5). A released address is forgotten with all that
@@ -179,6 +182,18 @@ impl State {
         }
         self.balance = Arc::new(next);
         refused
+    }
+
+    /// Merges a `bgppeers` document (3.21): it is all peers.
+    pub fn merge_peers(&mut self, setup: &Setup, change: &BgpChange) -> Result<(), DocumentError> {
+        if !setup.kind.forwards() {
+            return Err(DocumentError::new("type", "bgppeers: nothing passes through this router"));
+        }
+        if change.peers.len() > PEERS {
+            return Err(DocumentError::new("peers", format_args!("holds more than {PEERS} peers")));
+        }
+        self.peers = Arc::new(change.peers.clone());
+        Ok(())
     }
 
     fn must_have(&self, address: Ipv4Addr, path: &str, member: &str) -> Result<(), DocumentError> {

@@ -16,7 +16,12 @@ pub(crate) mod tests;
 #[cfg(test)]
 mod vpc_tests;
 
-use std::{collections::BTreeMap, net::Ipv4Addr, ops::RangeInclusive, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    ops::RangeInclusive,
+    sync::Arc,
+};
 
 use imbl::OrdMap;
 use ipnet::Ipv4Net;
@@ -31,6 +36,7 @@ pub use vpc::{Acl, AclRule, Tier};
 
 use crate::{
     balance::Balance,
+    bgp::Peer,
     mac::Mac,
     types::{Nets, Ports, Transport},
 };
@@ -66,6 +72,8 @@ pub struct State {
     pub guest_mtu: Option<u16>,
     /// Load balancing.
     pub balance: Arc<Balance>,
+    /// Who is told of guests' networks by BGP.
+    pub peers: Arc<BTreeSet<Peer>>,
 }
 
 /// One public address.

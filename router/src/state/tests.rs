@@ -74,6 +74,7 @@ pub(crate) fn merge_at(
         Document::Routes(changes) => state.merge_routes(setup, &changes),
         Document::Aliases(changes) => state.merge_aliases(setup, &changes),
         Document::Dhcp(change) => state.merge_host(&change),
+        Document::Bgp(change) => state.merge_peers(setup, &change),
         other => panic!("{other:?} is not about the network"),
     }
 }

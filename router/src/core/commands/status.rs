@@ -12,7 +12,7 @@ impl Commands {
         let mut engine = self.engine.lock().await;
         engine.balancer().refresh().await;
         let (balanced, well) = (engine.balancer().report(), engine.balancer().is_well());
-        let pair = engine.pair();
+        let (pair, sessions) = (engine.pair(), engine.sessions().await);
         let (setup, state) = (engine.network().setup(), engine.network().state());
         let mut text = String::new();
         let connected = *engine.handover().connected().borrow();
@@ -57,6 +57,10 @@ impl Commands {
         for (name, figure) in &engine.counters {
             line(name, figure.to_string());
         }
+        for session in sessions.iter().flat_map(|(report, _)| report.lines()).filter(|l| !l.trim().is_empty())
+        {
+            line("bgp", session.to_owned());
+        }
         if let Some(last) = engine.last() {
             let ago = last.at.elapsed().unwrap_or_default().as_secs();
             let ms = last.took.as_secs_f64() * 1000.0;
@@ -68,6 +72,9 @@ impl Commands {
         }
         if pair.is_some_and(|(_, well)| !well) {
             causes.push("keepalived or conntrackd is not there: the other router may be alone".to_owned());
+        }
+        if sessions.as_ref().is_some_and(|(_, well)| !well) {
+            causes.push("FRR is not there: routers outside do not hear of guests' networks".to_owned());
         }
         if !connected {
             causes.push("serve is not there: guests get no answers".to_owned());
