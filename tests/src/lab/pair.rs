@@ -68,6 +68,14 @@ pub fn vpc(number: u8) -> String {
 }
 
 impl Router {
+    /// One without a partner, whose NICs are wired by `wire`; it is there when this returns.
+    pub fn alone(line: &str, wire: impl FnOnce(&Namespace)) -> Self {
+        let mut router = Self::new(7, line);
+        wire(&router.space);
+        router.boot();
+        router
+    }
+
     fn new(number: u8, line: &str) -> Self {
         let root = tempfile::tempdir().expect("folder");
         fs::set_permissions(root.path(), Permissions::from_mode(0o755)).expect("folder");
@@ -76,7 +84,10 @@ impl Router {
             fs::create_dir_all(paths.at(folder)).expect("folder");
         }
         fs::write(paths.cmdline(), line).expect("boot arguments");
-        fs::write(paths.at("/etc/passwd"), "serve:x:65534:65534::/:/none\n").expect("accounts");
+        let host = fs::read_to_string("/etc/passwd").expect("accounts");
+        let frr = host.lines().find(|line| line.starts_with("frr:")).unwrap_or_default();
+        let accounts = format!("serve:x:65534:65534::/:/none\n{frr}\n");
+        fs::write(paths.at("/etc/passwd"), accounts).expect("accounts");
         Self { space: Namespace::new(&format!("r{number}")), paths, halves: Vec::new(), number, root }
     }
 
@@ -147,6 +158,14 @@ impl Router {
         let own =
             |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c.trim() == program);
         String::from_utf8_lossy(&out.stdout).lines().filter_map(|l| l.parse().ok()).filter(own).collect()
+    }
+
+    /// The processes that have a file of its runtime folder among their arguments.
+    pub fn pids_with(&self, file: &str) -> Vec<u32> {
+        let path = self.paths.run().join(file);
+        let out = std::process::Command::new("pgrep").args(["-f", &path.display().to_string()]).output();
+        let out = out.expect("pgrep (package procps)");
+        String::from_utf8_lossy(&out.stdout).lines().filter_map(|l| l.parse().ok()).collect()
     }
 
     /// How often it was elected, by keepalived's own words.

@@ -9,7 +9,10 @@ mod saved;
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -90,7 +93,10 @@ impl Config {
     /// Adds a card behind a bridge of a namespace; all cards of a machine share one namespace.
     #[must_use]
     pub fn behind(mut self, namespace: &Namespace, bridge: &str, mac: &str) -> Self {
-        let device = format!("t{}{}", self.nics.len(), mac.split(':').skip(3).collect::<String>());
+        // Two machines may have one MAC.
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let device = format!("t{number}-{}", mac.split(':').skip(3).collect::<String>());
         namespace.ip(&["tuntap", "add", "dev", &device, "mode", "tap"]);
         namespace.attach(bridge, &device);
         self.nics.push(Nic::Tap { device, mac: mac.to_owned() });

@@ -1,4 +1,5 @@
-//! Two machines of our image for one network: one takes over from the other, planned and when its power goes.
+//! Two machines of our image for one network: one takes over from the other, planned and when its power goes; and FRR
+//! beside them.
 
 use tests::lab::{
     pair::{alive, connect, serve},
@@ -99,6 +100,15 @@ fn one_takes_over_from_the_other() {
     wait_until("the first one", STEP, || role(&lab, first) == "PRIMARY");
     assert!(alive(&mut stream) && alive(&mut other), "connections go on");
     assert_eq!(client.lease(), "10.1.1.40 10.1.1.1 ha1");
+
+    // FRR finds in the image what it needs.
+    let peer = r#"{"peers":[{"peer_id":7,"peer_as_number":64512,"ip4_address":"203.0.113.2","peer_password":"bgp-pw","network_id":204,"network_as_number":65001,"guest_ip4_cidr":"10.1.1.0/24"}],"type":"bgppeers"}"#;
+    send_to(&lab, CONTROL[first], "bgp_peers.json.3", peer);
+    wait_until("sessions that begin", STEP, || {
+        let status = stdout(&lab.ssh_to(CONTROL[first], "status"));
+        status.lines().any(|line| line.starts_with("bgp: 203.0.113.2 "))
+            && !status.contains("FRR is not there")
+    });
     let logs = stdout(&lab.ssh_to(CONTROL[first], "logs keepalived"));
     assert!(logs.contains("Entering MASTER STATE"), "{logs}");
 }
