@@ -34,3 +34,4 @@ pub mod sysctl;
 pub mod types;
 pub mod usage;
 pub mod view;
+pub mod vpn;

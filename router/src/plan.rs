@@ -10,6 +10,7 @@ use crate::{
     state::{Setup, State},
     sysctl, usage,
     view::View,
+    vpn,
 };
 
 /// Everything that the kernel should have.
@@ -35,9 +36,16 @@ pub fn plan(setup: &Setup, state: &State, devices: &Devices) -> Plan {
 /// The packet filter alone, as far as the view's scope goes.
 pub fn table(view: &View<'_>) -> Table {
     let mut table = Table::default();
-    for feature in
-        [firewall::plan, helper::plan, acl::plan, nat::plan, balance::plan, bgp::filter, usage::plan]
-    {
+    for feature in [
+        firewall::plan,
+        helper::plan,
+        acl::plan,
+        nat::plan,
+        balance::plan,
+        bgp::filter,
+        vpn::filter::plan,
+        usage::plan,
+    ] {
         feature(view, &mut table);
     }
     table

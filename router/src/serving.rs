@@ -1,8 +1,11 @@
 //! What serve is to have: the sockets, and the snapshots that follow from the network's state.
 
-use std::net::IpAddr;
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv4Subnets};
 
 use crate::{
     link::Devices,
@@ -34,7 +37,26 @@ pub fn listeners(view: &View<'_>) -> Vec<Listener> {
             all.extend(Service::ALL.into_iter().filter(wanted).map(listener));
         }
     }
+    if view.serves_dns() {
+        let listener =
+            |service, address| Listener { service, nic: crate::serve::sockets::ANY.to_owned(), address };
+        let of = |(_, address)| [Service::DnsUdp, Service::DnsTcp].map(|service| listener(service, address));
+        all.extend(clients(view).into_iter().flat_map(of));
+    }
     all
+}
+
+/// Networks of clients of a VPN that ask for names, each with the address that they ask.
+fn clients(view: &View<'_>) -> BTreeSet<(Ipv4Net, Ipv4Addr)> {
+    if !view.setup.kind.forwards() {
+        return BTreeSet::new();
+    }
+    let vpn = &view.state.vpn;
+    let dialed = vpn.remotes.values().flat_map(|remote| {
+        let nets = Ipv4Subnets::new(remote.range.0, remote.range.1, 0);
+        nets.map(|net| (net, remote.local))
+    });
+    dialed.chain(vpn.wireguard.iter().map(|w| (w.address.trunc(), w.address.addr()))).collect()
 }
 
 /// Whom DHCP answers.
@@ -96,7 +118,9 @@ pub fn dns(view: &View<'_>) -> Dns {
             .guests
             .values()
             .flat_map(GuestNic::known)
-            .map(|net| DnsSubnet { network: net.trunc(), router: net.addr() })
+            .map(|net| (net.trunc(), net.addr()))
+            .chain(clients(view))
+            .map(|(network, router)| DnsSubnet { network, router })
             .collect(),
         open: setup.exposed_dns,
         // Names in a tier are there for its guests as long as the tier is.

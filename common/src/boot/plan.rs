@@ -89,7 +89,9 @@ pub fn plan(identity: &Identity, facts: &Facts) -> Plan {
         routes: routes(identity),
         services: match identity.role {
             Role::SecondaryStorage => &["sshd", "chronyd", "rpcbind", "statd", "core", "serve"],
-            Role::Router | Role::ConsoleProxy => &["sshd", "chronyd", "core", "serve"],
+            // The core starts those of VPNs where a document asks for one.
+            Role::Router => &["sshd", "chronyd", "core", "serve", "charon", "xl2tpd"],
+            Role::ConsoleProxy => &["sshd", "chronyd", "core", "serve"],
         },
         remarks,
     }

@@ -25,6 +25,7 @@ fn behind(paths: &Paths, name: &str) -> Vec<String> {
         "dnsmasq" | "apache2" | "cloud-password-server" => &["serve"],
         "ssh" => &["sshd"],
         "chrony" | "ntpsec" | "ntp" => &["chronyd"],
+        "ipsec" | "strongswan" | "strongswan-starter" => &["charon"],
         other => &[other],
     };
     let known = supervise::services(paths);

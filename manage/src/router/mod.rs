@@ -25,7 +25,7 @@ pub(crate) enum DocumentError {
 }
 
 /// The types of documents and the file name of each (router contract 3.3).
-const TYPES: [(&str, &str); 18] = [
+const TYPES: [(&str, &str); 19] = [
     ("ips", "ip_associations"),
     ("guestnetwork", "guest_network"),
     ("networkacl", "network_acl"),
@@ -41,6 +41,7 @@ const TYPES: [(&str, &str); 18] = [
     ("vpnuserlist", "vpn_user_list"),
     ("remoteaccessvpn", "remote_access_vpn"),
     ("site2sitevpn", "site_2_site_vpn"),
+    ("wireguard", "wireguard"),
     ("staticroutes", "static_routes"),
     ("ipaliases", "ip_aliases"),
     ("monitorservice", "monitor_service"),

@@ -15,6 +15,7 @@ use crate::{
     state::{AclRule, Kind},
     types::{Ports, Transport},
     view::View,
+    vpn,
 };
 
 /// What becomes of packets that no rule of a list fits.
@@ -59,6 +60,9 @@ fn forward(view: &View<'_>, table: &mut Table) {
         chain.add([Match::Known(Field::InNic, PUBLIC_NICS)], Action::Jump("from_public".into()));
     }
     chain.add([], Action::Lookup(vec![Field::OutNic], "acl_ingress"));
+    if vpn::filter::is_used(view) {
+        chain.add([], Action::Jump(vpn::filter::FORWARD.into()));
+    }
     chain.add([Match::Known(Field::InNic, GUEST_NICS), out.clone()], Action::Accept);
     for nic in view.private.values() {
         // Where the router is the gateway of the network there, it is its way out, too.
@@ -71,6 +75,9 @@ fn forward(view: &View<'_>, table: &mut Table) {
         // A guest is reached from outside by a translated address only, never by its own.
         let chain = table.chain("from_public");
         chain.add([Match::Translated], Action::Return);
+        if vpn::filter::is_used(view) {
+            chain.add([Match::Decrypted], Action::Return);
+        }
         chain.add([], Action::Drop);
     }
 }

@@ -35,6 +35,7 @@ use crate::{
 
 mod diff;
 mod status;
+mod tunnels;
 
 /// How long a document waits for a NIC that it names: hot-plugged ones may come after it.
 const NIC: Duration = Duration::from_secs(15);
@@ -82,8 +83,8 @@ impl Commands {
             "vpc_netusage.sh" => accounting::vpc(&self.engine, arguments).await,
             "update_interface_config.sh" => self.update_interface(arguments).await,
             "get_diagnostics_files.py" => archive::run(&self.paths, self, arguments).await,
-            "checkbatchs2svpn.sh" => Reply::ok(arguments.iter().map(|peer| tunnel(peer)).collect::<String>()),
-            "checks2svpn.sh" => Reply { stdout: format!("{NO_TUNNEL}\n"), code: 11, ..Reply::default() },
+            "checkbatchs2svpn.sh" => self.tunnels(arguments).await,
+            "checks2svpn.sh" => self.tunnel(arguments).await,
             // Whoever is in force stays so: there is no priority that would change it.
             "bumpup_priority.sh" => Reply::ok(""),
             "checkrouter.sh" => Reply::ok(format!("Status: {}\n", self.engine.lock().await.standing().await)),
@@ -101,6 +102,10 @@ impl Commands {
             "rules" => match run::listing().await {
                 Ok(text) => Reply::ok(text),
                 Err(error) => Reply::fail(1, error),
+            },
+            "certificate" => match self.engine.lock().await.certificate() {
+                Some(certificate) => Reply::ok(certificate),
+                None => Reply::fail(1, "certificate: no client may come, so there is none"),
             },
             "cks_iso.sh" => media::run(&self.paths, arguments).await,
             "diff" => self.diff(arguments).await,
@@ -234,7 +239,7 @@ impl Commands {
             failures.extend(self.inbox.write(&name, &content).err().map(|e| format!("{name}: {e}")));
         }
         // A bundle with passwords leaves nothing behind.
-        let secret = documents.iter().any(|d| matches!(d, Document::Password(_)));
+        let secret = documents.iter().any(Document::is_secret);
         self.wait_for_nics(&documents).await;
         let outcomes = self.engine.lock().await.merge(documents).await;
         let refused =
@@ -365,14 +370,6 @@ impl Commands {
             Err(error) => Reply::fail(1, format_args!("explain: {error}")),
         }
     }
-}
-
-/// What is said of a tunnel that is not there.
-const NO_TUNNEL: &str = "IPsec SA not found;Site-to-site VPN have not connected";
-
-/// The state of the tunnel to a peer, as the management server splits it.
-fn tunnel(peer: &str) -> String {
-    format!("{}:11:{NO_TUNNEL}&", peer.replace([':', '&'], ""))
 }
 
 fn base_name(path: &str) -> &str {

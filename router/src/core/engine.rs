@@ -31,6 +31,7 @@ use crate::{
     serving,
     snapshot::{self, Dhcp, Dns, Listener},
     state::{self, Guests, Hosts, LIMIT, Secrets, State},
+    vpn,
 };
 
 /// Version of the shape of the files below.
@@ -77,6 +78,9 @@ pub(super) struct Engine {
     speaker: bgp::keeper::Keeper,
     /// The network is not yet what the election made of this router.
     behind: bool,
+    vpn: vpn::Keeper,
+    machine: vpn::MachineKeeper,
+    authority: vpn::Authority,
 }
 
 /// What serve has of DHCP and DNS.
@@ -116,6 +120,9 @@ impl Engine {
             keeper,
             speaker: bgp::keeper::Keeper::new(paths),
             behind: false,
+            vpn: vpn::Keeper::start(paths),
+            machine: vpn::MachineKeeper::start(paths),
+            authority: vpn::Authority::load(paths)?,
         };
         engine.publish_network();
         engine.publish(snapshot::PASSWORDS, &engine.secrets.waiting);
@@ -133,6 +140,21 @@ impl Engine {
     /// What HAProxy does.
     pub(super) const fn balancer(&mut self) -> &mut Balancer {
         self.network.balancer()
+    }
+
+    /// Who knows of tunnels.
+    pub(super) fn vpn(&self) -> vpn::Keeper {
+        self.vpn.clone()
+    }
+
+    /// Who knows of the rest of VPNs.
+    pub(super) fn machine(&self) -> vpn::MachineKeeper {
+        self.machine.clone()
+    }
+
+    /// The certificate by which clients know this router, PEM.
+    pub(super) fn certificate(&self) -> Option<&str> {
+        self.authority.certificate()
     }
 
     pub(super) const fn handover(&self) -> &handover::Core {
@@ -237,6 +259,10 @@ impl Engine {
             Document::Aliases(changes) => state.merge_aliases(setup, changes),
             Document::Dhcp(change) => state.merge_host(change),
             Document::Bgp(change) => state.merge_peers(setup, change),
+            Document::Site(change) => state.merge_site(setup, change),
+            Document::Remote(change) => state.merge_remote(setup, change),
+            Document::Users(changes) => state.merge_users(setup, changes),
+            Document::Wireguard(change) => state.merge_wireguard(setup, change),
             Document::Balance(change) => {
                 let rules = state.merge_balance(setup, change);
                 refused.extend(rules.iter().map(ToString::to_string));
@@ -331,9 +357,17 @@ impl Engine {
         Some((report, self.speaker.is_well(true)))
     }
 
-    /// Tells serve what follows from the network's state.
+    /// Tells serve, and who keeps tunnels, what follows from the network's state.
     fn publish_network(&mut self) -> Option<u64> {
         let view = self.network.view();
+        let server = view.state.vpn.remotes.keys().next().filter(|_| view.setup.kind.forwards());
+        let leaf = server.map(|server| self.authority.leaf(&view.setup.name, *server)).transpose();
+        let leaf = leaf.unwrap_or_else(|error| {
+            tracing::error!(%error, "clients with IKEv2 cannot be let in");
+            None
+        });
+        self.vpn.want(vpn::Wanted::new(&view, leaf.as_ref()));
+        self.machine.want(vpn::Machine::new(&view));
         let devices = self.network.devices();
         let (dhcp, dns) = (serving::dhcp(&view, devices), serving::dns(&view));
         let index = |listener: &Listener| devices.get(&listener.nic).map_or(0, |device| device.index);
@@ -390,6 +424,8 @@ impl Engine {
             ("aliases", state.aliases.len()),
             ("load balancer rules", state.balance.rules.len()),
             ("BGP peers", state.peers.len()),
+            ("site-to-site VPNs", state.vpn.sites.len()),
+            ("VPN users", state.vpn.users.len()),
             ("reservations", state.hosts.len()),
             ("guests with metadata", self.guests.0.len()),
             ("passwords waiting", self.secrets.waiting.0.len()),
@@ -426,6 +462,10 @@ const fn kind(document: &Document) -> &'static str {
         Document::Acl(_) => "list of rules",
         Document::Routes(_) => "routes",
         Document::Aliases(_) => "aliases",
+        Document::Site(_) => "site-to-site VPN",
+        Document::Remote(_) => "remote access VPN",
+        Document::Users(_) => "VPN users",
+        Document::Wireguard(_) => "WireGuard",
         Document::Nothing(_) => "nothing",
     }
 }

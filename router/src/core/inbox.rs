@@ -14,8 +14,9 @@ use crate::document::LIMIT;
 /// Documents that are kept in the archive.
 const KEPT: usize = 100;
 
-/// What names of documents with passwords begin with.
-const SECRET: &str = "vm_password";
+/// What names of documents with passwords and keys begin with.
+const SECRET: [&str; 5] =
+    ["vm_password", "site_2_site_vpn", "remote_access_vpn", "vpn_user_list", "wireguard"];
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -67,7 +68,7 @@ impl Inbox {
     /// kept: under its name once it is in force, under another where it was refused. Of passwords
     /// the archive keeps only that they came. Failures are logged: the outcome stands, whatever becomes of the file.
     pub(super) fn finish(&self, name: &str, bytes: &[u8], in_force: bool, keep: bool) {
-        let content = if name.starts_with(SECRET) { &[] } else { bytes };
+        let content = if SECRET.iter().any(|secret| name.starts_with(secret)) { &[] } else { bytes };
         let kept_as = if in_force { name.to_owned() } else { format!("{name}.refused") };
         let outcome = if keep || !in_force { self.archive(&kept_as, content) } else { Ok(()) };
         let removed = match fs::remove_file(self.cache.join(name)) {

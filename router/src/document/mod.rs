@@ -13,6 +13,7 @@ mod guest;
 mod monitor;
 mod node;
 mod vpc;
+mod vpn;
 
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ pub use guest::{DhcpChange, MetadataChange, PasswordChange};
 pub use monitor::MonitorChange;
 use node::Node;
 pub use vpc::{AclChange, AliasChange, RouteChange, TierChange};
+pub use vpn::{RemoteChange, SiteChange, UserChange, WireguardChange};
 
 /// Largest document in bytes.
 pub const LIMIT: usize = 32 * 1024 * 1024;
@@ -86,11 +88,27 @@ pub enum Document {
     Aliases(Vec<AliasChange>),
     /// `bgppeers`: all peers.
     Bgp(BgpChange),
+    /// `site2sitevpn`: another site.
+    Site(SiteChange),
+    /// `remoteaccessvpn`: where clients are let in.
+    Remote(RemoteChange),
+    /// `vpnuserlist`: clients' names come and go.
+    Users(Vec<UserChange>),
+    /// `wireguard`: all of it.
+    Wireguard(WireguardChange),
     /// A type that asks for nothing here (`dhcpconfig`, `cmdline`), or that nobody knows.
     Nothing(String),
 }
 
 impl Document {
+    /// Whether it has passwords or keys in it.
+    pub const fn is_secret(&self) -> bool {
+        matches!(
+            self,
+            Self::Password(_) | Self::Site(_) | Self::Remote(_) | Self::Users(_) | Self::Wireguard(_)
+        )
+    }
+
     /// Reads the bytes of a document. Bytes that are not UTF-8 (senders in other locales) are replaced,
     /// not refused.
     pub fn read(bytes: &[u8]) -> Result<Self, DocumentError> {
@@ -120,7 +138,11 @@ impl Document {
             "ipaliases" => Self::Aliases(each(&root, "aliases", AliasChange::read)?),
             "loadbalancer" => Self::Balance(BalanceChange::read(&root)?),
             "bgppeers" => Self::Bgp(BgpChange::read(&root)?),
-            "ipv6firewallrules" | "vpnuserlist" | "remoteaccessvpn" | "site2sitevpn" => {
+            "site2sitevpn" => Self::Site(SiteChange::read(&root)?),
+            "remoteaccessvpn" => Self::Remote(RemoteChange::read(&root)?),
+            "vpnuserlist" => Self::Users(each(&root, "vpn_users", UserChange::read)?),
+            "wireguard" => Self::Wireguard(WireguardChange::read(&root)?),
+            "ipv6firewallrules" => {
                 return Err(root.error("type", format_args!("{kind} is not served by this router")));
             }
             _ => Self::Nothing(kind),

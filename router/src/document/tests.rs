@@ -103,8 +103,8 @@ proptest! {
 
     #[test]
     fn any_members_are_read_or_refused(
-        kind in "(ips|forwardrules|staticnatrules|firewallrules|dhcpentry|vmdata|vmpassword|monitorservice|guestnetwork|networkacl|staticroutes|ipaliases)",
-        list in "(ip_address|rules|vm_metadata|ingress_rules|egress_rules|routes|aliases)",
+        kind in "(ips|forwardrules|staticnatrules|firewallrules|dhcpentry|vmdata|vmpassword|monitorservice|guestnetwork|networkacl|staticroutes|ipaliases|site2sitevpn|remoteaccessvpn|vpnuserlist|wireguard)",
+        list in "(ip_address|rules|vm_metadata|ingress_rules|egress_rules|routes|aliases|vpn_users|peers)",
         members in prop::collection::vec(("[a-z_]{1,24}", "[ -~]{0,20}"), 0..12),
     ) {
         let item: serde_json::Map<_, _> = members.into_iter().map(|(k, v)| (k, Value::String(v))).collect();

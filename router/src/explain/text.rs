@@ -29,6 +29,8 @@ fn condition(condition: &Match) -> String {
         Match::FromPort(transport, port) => format!("from {} port {port}", transport.word()),
         Match::Established => "of a known connection".to_owned(),
         Match::Translated => "translated".to_owned(),
+        Match::Decrypted => "decrypted here".to_owned(),
+        Match::Bare => "in no tunnel".to_owned(),
     }
 }
 

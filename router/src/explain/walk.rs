@@ -292,8 +292,9 @@ impl<'a> Walk<'a> {
             Match::Ports(transport, ports) => {
                 transport.number() == packet.protocol && (ports.first()..=ports.last()).contains(&packet.port)
             }
-            // Replies of the router itself: no first packet.
-            Match::FromPort(..) | Match::Established => false,
+            // Replies of the router itself: no first packet. One that is asked about came in the clear, and a tunnel
+            // that should be there is.
+            Match::FromPort(..) | Match::Established | Match::Decrypted | Match::Bare => false,
             Match::Translated => self.translated,
         }
     }

@@ -19,6 +19,7 @@ use crate::{
     state::{Direction, FirewallRule, Kind, Packets},
     types::{Nets, Ports, Transport},
     view::{GuestNic, View},
+    vpn,
 };
 
 /// TCP port of SSH on the control NIC.
@@ -109,6 +110,9 @@ fn early(view: &View<'_>, table: &mut Table) {
     if helper::is_used(view) {
         table.chain("early").add([], Action::Jump(helper::CHAIN.into()));
     }
+    if view.has_gates() && vpn::filter::is_used(view) {
+        table.chain("early").add([], Action::Jump(vpn::filter::BEFORE_GATE.into()));
+    }
     if view.has_gates() {
         let gated = Match::Known(Field::Destination, PUBLIC);
         table.chain("early").add([gated], Action::Jump("gate".into()));
@@ -155,6 +159,9 @@ fn input(view: &View<'_>, table: &mut Table) {
     chain.add([], Action::Lookup(vec![Field::InNic], "input_guests"));
     // Where there is a gate, it has let it through.
     chain.add([Match::Known(Field::Destination, PUBLIC), Match::Icmp], Action::Accept);
+    if vpn::filter::is_used(view) {
+        chain.add([], Action::Jump(vpn::filter::INPUT.into()));
+    }
 
     table.map("input_guests", &[Field::InNic], ValueKind::Verdict);
     for nic in view.guests.values() {
@@ -205,12 +212,18 @@ fn forward(view: &View<'_>, table: &mut Table) {
     chain.add([], Action::Jump(COUNT_FORWARD.into()));
     chain.add([Match::In(control.clone())], Action::Drop);
     chain.add([Match::Out(control)], Action::Drop);
+    if vpn::filter::is_used(view) {
+        chain.add([], Action::Jump(vpn::filter::GUARD.into()));
+    }
     if view.setup.kind != Kind::Isolated {
         return;
     }
     let from = Match::Known(Field::InNic, GUEST_NICS);
     let to = Match::Known(Field::OutNic, GUEST_NICS);
     chain.add([Match::Established], Action::Accept);
+    if vpn::filter::is_used(view) {
+        chain.add([], Action::Jump(vpn::filter::FORWARD.into()));
+    }
     chain.add([from.clone(), to.clone()], Action::Accept);
     if view.setup.routed {
         chain.add([Match::Known(Field::InNic, PUBLIC_NICS), to], Action::Jump("inward".into()));

@@ -9,6 +9,7 @@ use crate::{
     state::{Forward, ForwardKey},
     types::{Ports, Transport},
     view::View,
+    vpn,
 };
 
 /// What the names of chains with the port forwards of one address begin with.
@@ -113,6 +114,9 @@ fn to_outside(view: &View<'_>, table: &mut Table) {
         let inside = Match::From(guest.networks());
         let hairpin = [Match::Out(guest.name.clone()), Match::Translated, inside];
         chain.add(hairpin, Action::Source(guest.address()));
+    }
+    if vpn::filter::is_used(view) {
+        chain.add([], Action::Jump(vpn::filter::AS_IT_IS.into()));
     }
     // What the router itself sends from one of its addresses stays so.
     chain.add([Match::Known(Field::Source, crate::firewall::PUBLIC)], Action::Return);

@@ -143,19 +143,20 @@ impl Renderer {
     }
 
     pub(super) fn add_rule(&mut self, chain: &str, rule: &Rule) {
-        let mut expr: Vec<_> = rule.matches.iter().map(condition).collect();
-        let Some(action) = action(&rule.action) else {
-            let mut expr: Vec<Json> = expr.iter().map(|statement| json!(statement)).collect();
+        let typed: Option<Vec<_>> =
+            rule.matches.iter().map(condition).chain([action(&rule.action)]).collect();
+        let Some(expr) = typed else {
+            let mut expr: Vec<Json> = rule.matches.iter().map(condition_json).collect();
             expr.push(match rule.action {
                 Action::Help(helper) => json!({"ct helper": helper.name()}),
                 // The crate writes this statement as a bare word, which nft refuses.
-                _ => json!({"notrack": null}),
+                Action::Untrack => json!({"notrack": null}),
+                _ => json!(action(&rule.action)),
             });
             let rule = json!({"family": "inet", "table": TABLE, "chain": chain, "expr": expr});
             self.0.push(Command::Plain(json!({"add": {"rule": rule}})));
             return;
         };
-        expr.push(action);
         self.push(NfCmd::Add(NfListObject::Rule(schema::Rule {
             family: NfFamily::INet,
             table: TABLE.into(),
@@ -324,8 +325,20 @@ fn nets(nets: &[Ipv4Net]) -> Expr {
     }
 }
 
-fn condition(condition: &Match) -> Statement<'static> {
-    match condition {
+/// What the crate has no type for, too.
+fn condition_json(of: &Match) -> Json {
+    let is = |left: Json, right: bool| json!({"match": {"op": "==", "left": left, "right": right}});
+    match of {
+        Match::Decrypted => is(json!({"meta": {"key": "ipsec"}}), true),
+        Match::Bare => is(json!({"rt": {"key": "ipsec"}}), false),
+        other => json!(condition(other)),
+    }
+}
+
+/// `None` for what the crate has no type for.
+fn condition(condition: &Match) -> Option<Statement<'static>> {
+    Some(match condition {
+        Match::Decrypted | Match::Bare => return None,
         Match::In(nic) => equal(meta(MetaKey::Iifname), text(nic)),
         Match::Out(nic) => equal(meta(MetaKey::Oifname), text(nic)),
         Match::Known(field, set) => equal(field_expression(*field), text(format_args!("@{set}"))),
@@ -356,7 +369,7 @@ fn condition(condition: &Match) -> Statement<'static> {
             compare(ct("state"), Operator::IN, states)
         }
         Match::Translated => compare(ct("status"), Operator::IN, text("dnat")),
-    }
+    })
 }
 
 /// The object for a protocol that the kernel follows.

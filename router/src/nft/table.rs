@@ -307,6 +307,10 @@ pub enum Match {
     Established,
     /// Of a connection whose destination was translated.
     Translated,
+    /// Came in encrypted, and was decrypted here.
+    Decrypted,
+    /// Goes out as it is: no tunnel takes it.
+    Bare,
 }
 
 /// What a rule does.

@@ -12,6 +12,8 @@ use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 
 use crate::snapshot::{Listener, Service};
 
+/// The NIC of a socket that takes what comes by any: interfaces of clients come and go.
+pub const ANY: &str = "*";
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 256;
 /// Bytes of packets that wait to be read; enough for a burst when a whole host of guests boots.
@@ -49,7 +51,9 @@ fn bound(kind: Type, listener: &Listener, address: Ipv4Addr) -> io::Result<Socke
     let socket = Socket::new(Domain::IPV4, kind.nonblocking().cloexec(), None)?;
     socket.set_reuse_address(true)?;
     socket.set_freebind_v4(true)?;
-    socket.bind_device(Some(listener.nic.as_bytes()))?;
+    if listener.nic != ANY {
+        socket.bind_device(Some(listener.nic.as_bytes()))?;
+    }
     socket.bind(&SockAddr::from(SocketAddrV4::new(address, listener.service.port())))?;
     Ok(socket)
 }

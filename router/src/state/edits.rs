@@ -7,7 +7,7 @@ use imbl::{OrdMap, ordmap::DiffItem};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Acl, Address, FirewallRule, Forward, ForwardKey, Monitor, State, Tier};
+use super::{Acl, Address, FirewallRule, Forward, ForwardKey, Monitor, State, Tier, VpnEdits};
 use crate::{balance::Balance, bgp::Peer, mac::Mac, snapshot::DhcpHost};
 
 /// Keys of a map that have changed, each with its value, or `None` where it has gone.
@@ -56,6 +56,9 @@ pub struct Edits {
     /// [`State::peers`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peers: Option<Arc<BTreeSet<Peer>>>,
+    /// [`State::vpn`].
+    #[serde(skip_serializing_if = "VpnEdits::is_empty")]
+    pub vpn: VpnEdits,
 }
 
 /// A value that is there, and `null` is one.
@@ -80,6 +83,7 @@ impl Edits {
             guest_mtu: (old.guest_mtu != new.guest_mtu).then_some(new.guest_mtu),
             balance: (old.balance != new.balance).then(|| Arc::clone(&new.balance)),
             peers: (old.peers != new.peers).then(|| Arc::clone(&new.peers)),
+            vpn: VpnEdits::between(&old.vpn, &new.vpn),
         }
     }
 
@@ -107,6 +111,7 @@ impl State {
         self.guest_mtu = edits.guest_mtu.unwrap_or(self.guest_mtu);
         self.balance = edits.balance.unwrap_or_else(|| Arc::clone(&self.balance));
         self.peers = edits.peers.unwrap_or_else(|| Arc::clone(&self.peers));
+        self.vpn.edit(edits.vpn);
     }
 }
 
@@ -124,7 +129,7 @@ pub fn changed<K: Ord + Clone, V: PartialEq + Clone>(
     old.diff(new).map(one).collect()
 }
 
-fn apply<K: Ord + Clone, V: Clone>(map: &mut OrdMap<K, V>, edits: Changed<K, V>) {
+pub(super) fn apply<K: Ord + Clone, V: Clone>(map: &mut OrdMap<K, V>, edits: Changed<K, V>) {
     for (key, value) in edits {
         match value {
             Some(value) => drop(map.insert(key, value)),

@@ -10,6 +10,7 @@ mod hosts;
 mod merge;
 mod setup;
 mod vpc;
+mod vpn;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -33,6 +34,7 @@ pub use hosts::Hosts;
 pub(crate) use setup::read as setup_value;
 pub use setup::{BootNic, Kind, Setup, SetupError};
 pub use vpc::{Acl, AclRule, Tier};
+pub use vpn::{IkeVersion, Remote, Site, Vpn, VpnEdits, Wireguard, WireguardPeer};
 
 use crate::{
     balance::Balance,
@@ -74,6 +76,8 @@ pub struct State {
     pub balance: Arc<Balance>,
     /// Who is told of guests' networks by BGP.
     pub peers: Arc<BTreeSet<Peer>>,
+    /// Virtual private networks.
+    pub vpn: Vpn,
 }
 
 /// One public address.

@@ -75,6 +75,10 @@ pub(crate) fn merge_at(
         Document::Aliases(changes) => state.merge_aliases(setup, &changes),
         Document::Dhcp(change) => state.merge_host(&change),
         Document::Bgp(change) => state.merge_peers(setup, &change),
+        Document::Site(change) => state.merge_site(setup, &change),
+        Document::Remote(change) => state.merge_remote(setup, &change),
+        Document::Users(changes) => state.merge_users(setup, &changes),
+        Document::Wireguard(change) => state.merge_wireguard(setup, &change),
         other => panic!("{other:?} is not about the network"),
     }
 }

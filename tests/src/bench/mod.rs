@@ -5,6 +5,7 @@ pub mod image;
 pub mod redundancy;
 pub mod router;
 pub mod ssvm;
+pub mod vpn;
 
 /// Where a figure was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,11 +10,12 @@ fn main() -> ExitCode {
     match subject {
         "boot" => bench::boot::run(5),
         "image" => bench::image::run(),
-        "router" | "redundancy" | "ssvm" => {
+        "router" | "redundancy" | "ssvm" | "vpn" => {
             let run = match subject {
                 "router" => bench::router::run,
                 "redundancy" => bench::redundancy::run,
-                _ => bench::ssvm::run,
+                "ssvm" => bench::ssvm::run,
+                _ => bench::vpn::run,
             };
             if let Err(unknown) = run(parts) {
                 eprintln!("bench: {unknown}");
@@ -22,7 +23,7 @@ fn main() -> ExitCode {
             }
         }
         _ => {
-            eprintln!("bench: no subject '{subject}'; there are: boot image router redundancy ssvm");
+            eprintln!("bench: no subject '{subject}'; there are: boot image router redundancy ssvm vpn");
             return ExitCode::from(2);
         }
     }

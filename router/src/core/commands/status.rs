@@ -9,6 +9,9 @@ use super::Commands;
 impl Commands {
     /// What is in force, in figures, and whether all is well.
     pub(super) async fn status(&self) -> String {
+        let keeper = self.engine.lock().await.vpn();
+        let tunnels = keeper.words().await;
+        let clients = keeper.report().await.map(|report| report.clients).unwrap_or_default();
         let mut engine = self.engine.lock().await;
         engine.balancer().refresh().await;
         let (balanced, well) = (engine.balancer().report(), engine.balancer().is_well());
@@ -54,6 +57,15 @@ impl Commands {
             let bytes = format!("{} bytes received, {} sent", count.received, count.sent);
             line(&format!("balanced {}", rule.front), format!("{servers}, {bytes}"));
         }
+        for tunnel in tunnels {
+            line(&format!("site {}", tunnel.peer), tunnel.text);
+        }
+        for client in clients {
+            line("client", format!("{} from {}", client.user, client.from));
+        }
+        for (session, user) in engine.machine().sessions() {
+            line("session", format!("{session} of {user}"));
+        }
         for (name, figure) in &engine.counters {
             line(name, figure.to_string());
         }
@@ -79,6 +91,7 @@ impl Commands {
         if !connected {
             causes.push("serve is not there: guests get no answers".to_owned());
         }
+        causes.extend(engine.machine().trouble());
         let failures = engine.handover().failures();
         causes.extend(failures.iter().map(|(name, why)| format!("socket {name} cannot be opened: {why}")));
         text + &health::text(causes.into_iter())

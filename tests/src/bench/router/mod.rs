@@ -10,6 +10,7 @@ mod kea;
 mod lab;
 mod lost;
 mod peer;
+pub(super) mod peers;
 mod probe;
 mod ssh;
 

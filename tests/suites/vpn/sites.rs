@@ -1,0 +1,128 @@
+//! Tunnels between two sites.
+
+use std::time::Instant;
+
+use tests::lab::wait_until;
+
+use crate::{
+    lab::{STEP, stdout},
+    pair::{Side, pair, wait_up},
+};
+
+/// Guests of both sides.
+const A: &str = "10.9.1.10";
+const B: &str = "10.9.2.10";
+/// Nobody is there.
+const DEAD: &str = "203.0.113.77";
+
+fn down(peer: &str) -> String {
+    format!("{peer}:11:IPsec SA not found;Site-to-site VPN have not connected&")
+}
+
+fn wait_word(side: &Side, part: &str) {
+    let mut last = String::new();
+    wait_until(part, STEP, || {
+        let word = side.word(side.peer);
+        if word != last {
+            println!("{}: {word}", side.peer);
+            last.clone_from(&word);
+        }
+        word.contains(part)
+    });
+}
+
+#[test]
+fn two_sites_reach_each_other_whatever_else_changes() {
+    let (mut a, mut b) = pair();
+    assert_eq!(stdout(&a.check(a.peer)), down(a.peer));
+    assert_eq!(a.lab.ssh(&format!("/opt/cloud/bin/checks2svpn.sh {}", a.peer)).status.code(), Some(11));
+    assert!(!a.reaches(B), "there is no tunnel yet");
+    let began = Instant::now();
+    a.send("site_2_site_vpn", &a.site(&[]));
+    b.send("site_2_site_vpn", &b.site(&[]));
+    wait_up(&a, &b);
+    println!("established {:?} after the first document", began.elapsed());
+    // The list of each tier lets in the other tier alone: who is translated would not come through.
+    wait_until("packets", STEP, || a.reaches(B) && b.reaches(A));
+    assert_eq!(a.lab.ssh(&format!("/opt/cloud/bin/checks2svpn.sh {}", a.peer)).status.code(), Some(0));
+    assert!(a.word(a.peer).contains("1 of 1 children"), "{}", a.word(a.peer));
+    let before = a.tunnels();
+    assert_eq!(before.len(), 2, "{before:?}");
+
+    // One more site, at which nobody is, and a document that cannot be right.
+    let began = Instant::now();
+    a.send("site_2_site_vpn", &a.site_to(DEAD, "192.168.77.0/24", &[]));
+    println!("a site at which nobody is: {:?} for the document", began.elapsed());
+    let asked = format!("{} {DEAD} 198.51.100.7", a.peer);
+    let up = format!("{}:0:IPsec SA found;Site-to-site VPN have connected&", a.peer);
+    assert_eq!(stdout(&a.check(&asked)), up + &down(DEAD) + &down("198.51.100.7"));
+    let refused = a.offer("site_2_site_vpn", &a.site(&[("ike_policy\":\"aes256", "ike_policy\":\"aes257")]));
+    assert_eq!(refused.status.code(), Some(1));
+    let reason = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(reason.contains("ike_policy: \"aes257\" is no algorithm that is known here"), "{reason}");
+    assert!(reason.contains("nothing of this document was applied"), "{reason}");
+    assert_eq!(a.tunnels(), before, "the tunnel is the same");
+
+    // The core is killed: nothing becomes of the tunnel.
+    a.kill("core");
+    wait_until("the core", STEP, || a.is_up());
+    assert_eq!(a.tunnels(), before, "the tunnel is the same");
+    assert!(a.reaches(B));
+
+    // charon is killed.
+    let began = Instant::now();
+    a.kill("charon");
+    wait_until("charon and what it is to have", STEP, || {
+        let ran = a.vm.agent(STEP).run("/usr/sbin/swanctl", &["--list-conns"]);
+        ran.stdout.contains(&format!("site-{}-", a.peer)) && ran.stdout.contains(&format!("site-{DEAD}-"))
+    });
+    println!("charon has all again {:?} after it was killed", began.elapsed());
+    for log in ["core", "charon"] {
+        let text = stdout(&a.lab.ssh(&format!("logs {log}")));
+        let says = ["has gone", "Starting IKE", "added vici connection", "is connected", "code=137"];
+        let lines: Vec<&str> = text.lines().filter(|line| says.iter().any(|s| line.contains(s))).collect();
+        println!("{log}: {lines:#?}");
+    }
+    wait_until("another tunnel", STEP, || a.is_up() && a.tunnels() != before);
+    wait_until("packets", STEP, || a.reaches(B) && b.reaches(A));
+    a.send(
+        "site_2_site_vpn",
+        &a.site_to(DEAD, "192.168.77.0/24", &[("\"create\":true", "\"create\":false")]),
+    );
+
+    // Each reason is told.
+    for (from, to, reasons) in [
+        ("a secret", "another secret", ["the secrets of both sides differ", "does not believe who we are"]),
+        ("aes256-sha256", "aes128-sha1", ["have nothing in common", "have nothing in common"]),
+    ] {
+        b.send("site_2_site_vpn", &b.site(&[(from, to)]));
+        let mut told = Vec::new();
+        wait_until(reasons[0], STEP, || {
+            let words = [a.word(a.peer), b.word(b.peer)];
+            let says = |reason: &str| words.iter().any(|word| word.contains(reason));
+            told.extend(words.iter().filter(|word| !told.contains(*word)).cloned().collect::<Vec<_>>());
+            says(reasons[0]) || says(reasons[1])
+        });
+        println!("{told:?}");
+        assert!(!a.is_up() && !b.is_up());
+        b.send("site_2_site_vpn", &b.site(&[]));
+        wait_up(&a, &b);
+    }
+
+    // The old version, with two networks, and wrapped in UDP; one side only answers.
+    let old = [("\"ikev2\"", "\"ikev1\""), ("\"encap\":false", "\"encap\":true")];
+    a.send("site_2_site_vpn", &a.site(&old));
+    b.send("site_2_site_vpn", &b.site(&[&old[..], &[("\"passive\":false", "\"passive\":true")]].concat()));
+    wait_until("the old version", STEP, || a.is_up() && b.is_up());
+    wait_until("packets", STEP, || a.reaches(B) && b.reaches(A));
+
+    // Gone on one side: gone on both.
+    a.send("site_2_site_vpn", &a.site(&[("\"create\":true", "\"create\":false")]));
+    wait_until("the end", STEP, || {
+        stdout(&a.check(a.peer)) == down(a.peer) && stdout(&b.check(b.peer)) == down(b.peer)
+    });
+    assert!(!a.reaches(B));
+    wait_until("no tunnel in the kernel", STEP, || a.tunnels().is_empty());
+    wait_until("charon rests", STEP, || stdout(&a.lab.ssh("status")).contains("  charon: down"));
+    wait_word(&b, "other side has to begin");
+}
