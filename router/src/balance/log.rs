@@ -45,6 +45,24 @@ fn text(bytes: &[u8]) -> String {
     text.trim_end().to_owned()
 }
 
+/// What a check complains about, without where the program lies and what else it has to say.
+pub(super) fn complaints(output: &str) -> String {
+    let alerts: Vec<&str> = output
+        .lines()
+        .filter(|line| {
+            line.contains("[ALERT]") && !line.contains("rror(s) found") && !line.contains("Fatal errors")
+        })
+        // `[ALERT]    (8) : config : parsing [/run/…/candidate.cfg:23] : 'bind …' : unable to …`
+        .map(|line| {
+            line.split_once(".cfg:")
+                .and_then(|(_, rest)| rest.split_once("] : "))
+                .map_or(line, |(_, text)| text)
+        })
+        .collect();
+    let text = if alerts.is_empty() { output.trim().to_owned() } else { alerts.join("; ") };
+    text.chars().take(600).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,6 +25,7 @@ use tokio::{
 use super::{
     cli::{Conversation, once},
     config::{self, Files},
+    log,
     model::{Balance, Front},
     runtime,
     stats::{self, Count, FRONTEND, Row, Tally},
@@ -195,7 +196,7 @@ impl Balancer {
         let words = ["-c".into(), "-f".into(), file.into_os_string()];
         match haproxy(words.to_vec(), CHECK).await {
             Ok(()) => Ok(Ok(())),
-            Err(ProgramError::Failed { output, .. }) => Ok(Err(alerts(&output))),
+            Err(ProgramError::Failed { output, .. }) => Ok(Err(log::complaints(&output))),
             Err(error) => Err(error.into()),
         }
     }
@@ -311,7 +312,7 @@ impl Balancer {
         let started = haproxy([words.as_slice(), &config].concat(), START).await;
         started.map_err(|error| match error {
             ProgramError::Failed { program, code, output } => {
-                ProgramError::Failed { program, code, output: alerts(&output) }
+                ProgramError::Failed { program, code, output: log::complaints(&output) }
             }
             other => other,
         })?;
@@ -568,24 +569,6 @@ async fn haproxy(words: Vec<std::ffi::OsString>, limit: Duration) -> Result<(), 
     run.await.unwrap_or_else(|broken| {
         Err(ProgramError::Start { program: "haproxy".to_owned(), source: io::Error::other(broken) })
     })
-}
-
-/// What a check complains about, without where the program lies and what else it has to say.
-fn alerts(output: &str) -> String {
-    let alerts: Vec<&str> = output
-        .lines()
-        .filter(|line| {
-            line.contains("[ALERT]") && !line.contains("rror(s) found") && !line.contains("Fatal errors")
-        })
-        // `[ALERT]    (8) : config : parsing [/run/…/candidate.cfg:23] : 'bind …' : unable to …`
-        .map(|line| {
-            line.split_once(".cfg:")
-                .and_then(|(_, rest)| rest.split_once("] : "))
-                .map_or(line, |(_, text)| text)
-        })
-        .collect();
-    let text = if alerts.is_empty() { output.trim().to_owned() } else { alerts.join("; ") };
-    text.chars().take(600).collect()
 }
 
 /// The health of servers that take connections; those put aside begin anew when they come back.
