@@ -209,6 +209,10 @@ mod tests {
             sleep(LOOK).await;
             first.start([OsStr::new("-f"), mark.as_os_str()]).unwrap();
         }
+        // For a moment a new process has no arguments yet, and only who started it knows it.
+        while !second.runs() {
+            sleep(LOOK).await;
+        }
         second.end().await;
         assert!(!first.runs());
     }
