@@ -5,19 +5,18 @@
 //! it is taken back and the state before stays in force. A crash leaves the old or the new state: at the next start
 //! the durable state is applied, which changes nothing where the kernel has it already.
 
-use std::{iter, net::Ipv4Addr, sync::Arc};
+use std::{iter, net::IpAddr, sync::Arc};
 
 use common::{
     paths::Paths,
     persist::{Journal, PersistError},
 };
-use ipnet::Ipv4Net;
 
 use crate::{
     balance::{self, BalanceError, Balancer},
     conntrack,
     link::{
-        self, Devices, Links, arp,
+        self, Devices, Links, announce,
         netlink::{LinkError, Netlink},
         steps::Step,
     },
@@ -142,12 +141,19 @@ impl Network {
     /// Tells all neighbours once more where the addresses are that the other one of a pair may have claimed.
     pub fn announce_again(&self) {
         let view = self.view();
-        let outer = view.outer().map(|nic| (&nic.name, nic.addresses.iter().map(Ipv4Net::addr).collect()));
-        let guests = view.guests.values();
-        let guests = guests.filter_map(|nic| Some((&nic.name, vec![nic.shared?.addr()])));
+        let outer = view.outer().map(|nic| {
+            let four = nic.addresses.iter().map(|net| IpAddr::V4(net.addr()));
+            (&nic.name, four.chain(nic.six.iter().map(|net| IpAddr::V6(net.addr()))).collect())
+        });
+        let guests = view.guests.values().map(|nic| {
+            let six = nic.six.iter().filter(|six| six.own.is_some());
+            let six = six.flat_map(|six| [six.known.addr(), six.link_local]).map(IpAddr::V6);
+            let four = nic.shared.map(|net| IpAddr::V4(net.addr()));
+            (&nic.name, four.into_iter().chain(six).collect::<Vec<_>>())
+        });
         for (name, addresses) in outer.chain(guests) {
-            if let Some(device) = self.devices.get(name) {
-                tokio::spawn(arp::announce(name.clone(), device.mac, addresses));
+            if let Some(device) = self.devices.get(name).filter(|_| !addresses.is_empty()) {
+                tokio::spawn(announce::announce(name.clone(), device.mac, addresses));
             }
         }
     }
@@ -321,17 +327,19 @@ fn announce(steps: &[Step], links: &Links, setup: &Setup, devices: &Devices) {
             Step::AddAddress(nic, net) if *nic == device.name => Some(net.addr()),
             _ => None,
         };
-        let mut addresses: Vec<Ipv4Addr> = steps.iter().filter_map(new).collect();
+        let mut addresses: Vec<IpAddr> = steps.iter().filter_map(new).collect();
         let plan = links.nics.get(&device.name);
         if setup.pair.is_some() && steps.contains(&Step::Up(device.name.clone())) {
-            addresses = plan.iter().flat_map(|nic| &nic.addresses).map(Ipv4Net::addr).collect();
+            let four = plan.iter().flat_map(|nic| &nic.addresses).map(|net| IpAddr::V4(net.addr()));
+            let six = plan.iter().flat_map(|nic| &nic.six).map(|net| IpAddr::V6(net.addr()));
+            addresses = four.chain(six).collect();
         }
         if plan.is_none_or(|nic| nic.down) {
             // Nobody is to be told.
             continue;
         }
         if !addresses.is_empty() {
-            tokio::spawn(arp::announce(device.name.clone(), device.mac, addresses));
+            tokio::spawn(announce::announce(device.name.clone(), device.mac, addresses));
         }
     }
 }

@@ -4,6 +4,7 @@
 //! own user in a sandbox and answers guests. [`snapshot`] is what passes between them.
 
 pub mod acl;
+pub mod advert;
 pub mod apply;
 pub mod balance;
 pub mod bgp;

@@ -1,6 +1,6 @@
 //! Ethernet addresses.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::Ipv6Addr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,32 @@ pub struct Mac(pub [u8; 6]);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not an Ethernet address (six pairs of hexadecimal digits with colons)")]
 pub struct MacError;
+
+impl Mac {
+    /// The identifier that a NIC makes for itself (RFC 4291 appendix A).
+    pub fn identifier(self) -> u64 {
+        let [a, b, c, d, e, f] = self.0;
+        u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+    }
+
+    /// The NIC that has made such an identifier.
+    pub fn of_identifier(identifier: u64) -> Option<Self> {
+        match identifier.to_be_bytes() {
+            [a, b, c, 0xff, 0xfe, d, e, f] => Some(Self([a ^ 2, b, c, d, e, f])),
+            _ => None,
+        }
+    }
+
+    /// The address that its NIC makes for itself, known on its link alone (RFC 4862 5.3).
+    pub fn link_local(self) -> Ipv6Addr {
+        link_local(self.identifier())
+    }
+}
+
+/// The link-local address of an identifier.
+pub fn link_local(identifier: u64) -> Ipv6Addr {
+    Ipv6Addr::from_bits((0xfe80 << 112) | u128::from(identifier))
+}
 
 impl FromStr for Mac {
     type Err = MacError;
@@ -66,6 +92,14 @@ mod tests {
         assert_eq!(mac.to_string(), "02:01:00:cc:00:09");
         assert_eq!(mac.to_string().parse(), Ok(mac));
         assert_eq!("02-01-00-cc-00-09".parse(), Ok(mac));
+    }
+
+    #[test]
+    fn an_address_comes_from_it_and_leads_back() {
+        let mac = Mac([2, 1, 0, 0xcc, 0, 9]);
+        assert_eq!(mac.link_local().to_string(), "fe80::1:ff:fecc:9");
+        assert_eq!(Mac::of_identifier(mac.identifier()), Some(mac));
+        assert_eq!(Mac::of_identifier(1), None);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::{
 use crate::{
     mac::Mac,
     state::{Direction, Edits, FirewallRule, ForwardKey, Protocol, State},
-    types::{Ports, Transport},
+    types::{Family, Ports, Transport},
 };
 
 /// Firewall rules that are planned together: of one direction, and of one port where they are for one alone.
@@ -28,6 +28,7 @@ pub struct Scope {
     static_nat: BTreeSet<Ipv4Addr>,
     targets: BTreeSet<Ipv4Addr>,
     bags: BTreeSet<Bag>,
+    bags6: BTreeSet<Bag>,
     acls: BTreeSet<Mac>,
 }
 
@@ -42,6 +43,7 @@ impl Scope {
             static_nat: BTreeSet::new(),
             targets: BTreeSet::new(),
             bags: BTreeSet::new(),
+            bags6: BTreeSet::new(),
             acls: BTreeSet::new(),
         }
     }
@@ -60,6 +62,9 @@ impl Scope {
         }
         for (id, _) in &edits.firewall {
             scope.bags.extend([old, new].iter().filter_map(|state| state.firewall.get(id)).map(bag));
+        }
+        for (id, _) in &edits.firewall6 {
+            scope.bags6.extend([old, new].iter().filter_map(|state| state.firewall6.get(id)).map(bag));
         }
         scope.acls.extend(edits.acls.iter().map(|(mac, _)| *mac));
         scope
@@ -89,9 +94,13 @@ impl Scope {
         self.whole || self.targets.contains(&guest)
     }
 
-    /// Whether a firewall rule is in it.
-    pub fn has_rule(&self, rule: &FirewallRule) -> bool {
-        self.whole || self.bags.contains(&bag(rule))
+    /// Whether a firewall rule of a family is in it.
+    pub fn has_rule(&self, family: Family, rule: &FirewallRule) -> bool {
+        let bags = match family {
+            Family::Four => &self.bags,
+            Family::Six => &self.bags6,
+        };
+        self.whole || bags.contains(&bag(rule))
     }
 
     /// Whether the lists of a NIC are in it.

@@ -2,14 +2,14 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use ipnet::{Ipv4Net, Ipv4Subnets};
 
 use crate::{
     link::Devices,
-    snapshot::{Dhcp, DhcpSubnet, Dns, DnsSubnet, Listener, Service},
+    snapshot::{Dhcp, DhcpSubnet, Dns, DnsSubnet, Listener, Service, Subnet6},
     state::Kind,
     view::{GuestNic, View},
 };
@@ -32,18 +32,67 @@ pub fn listeners(view: &View<'_>) -> Vec<Listener> {
                 Service::Metadata | Service::MetadataTls => true,
                 // Where its guests look for it: not at an address that is one router's alone.
                 Service::Password => nic.known().any(|net| net == *address),
+                Service::Advert | Service::Dhcp6 => false,
             };
-            let listener = |service| Listener { service, nic: nic.name.clone(), address: address.addr() };
+            let address = address.addr().into();
+            let listener = |service| Listener { service, nic: nic.name.clone(), address };
             all.extend(Service::ALL.into_iter().filter(wanted).map(listener));
         }
+        all.extend(listeners6(view, nic));
     }
     if view.serves_dns() {
+        let any = crate::serve::sockets::ANY;
         let listener =
-            |service, address| Listener { service, nic: crate::serve::sockets::ANY.to_owned(), address };
+            |service, address: Ipv4Addr| Listener { service, nic: any.to_owned(), address: address.into() };
         let of = |(_, address)| [Service::DnsUdp, Service::DnsTcp].map(|service| listener(service, address));
         all.extend(clients(view).into_iter().flat_map(of));
     }
     all
+}
+
+/// The sockets for IPv6 of a NIC.
+fn listeners6(view: &View<'_>, nic: &GuestNic<'_>) -> Vec<Listener> {
+    let Some(six) = &nic.six else { return Vec::new() };
+    let mut all = Vec::new();
+    for (n, address) in six.routers().enumerate() {
+        let wanted = |service: &Service| match service {
+            Service::Dhcp | Service::DhcpFrames => false,
+            Service::DnsUdp | Service::DnsTcp => view.serves_dns(),
+            Service::Metadata | Service::MetadataTls => true,
+            Service::Password | Service::Dhcp6 => n == 0,
+            Service::Advert => n == 0 && is_advertised(view, nic) && !six.link_local.is_unspecified(),
+        };
+        let address = |service| if service == Service::Advert { six.link_local } else { address.addr() };
+        let listener =
+            |service| Listener { service, nic: nic.name.clone(), address: address(service).into() };
+        all.extend(Service::ALL.into_iter().filter(wanted).map(listener));
+    }
+    all
+}
+
+/// Whether guests are told that this router is their way out with IPv6: only where it is.
+fn is_advertised(view: &View<'_>, nic: &GuestNic<'_>) -> bool {
+    view.setup.kind.forwards() && nic.is_forwarded()
+}
+
+/// IPv6 of the first subnet of a NIC.
+fn subnet6(view: &View<'_>, nic: &GuestNic<'_>) -> Option<Subnet6> {
+    let six = nic.six.as_ref()?;
+    let own = view.serves_dns().then_some(six.known.addr()).filter(|_| !view.setup.external_dns);
+    let alone = nic.tier.is_some() && view.setup.vpc.own_resolver_only;
+    let outside = six.resolvers.iter().copied().filter(|_| !alone);
+    let mut resolvers: Vec<Ipv6Addr> = own.into_iter().collect();
+    outside.for_each(|resolver| {
+        if !resolvers.contains(&resolver) {
+            resolvers.push(resolver)
+        }
+    });
+    Some(Subnet6 {
+        network: six.known.trunc(),
+        routers: six.routers().map(|net| net.addr()).collect(),
+        resolvers,
+        advertised: is_advertised(view, nic),
+    })
 }
 
 /// Networks of clients of a VPN that ask for names, each with the address that they ask.
@@ -69,7 +118,10 @@ pub fn dhcp(view: &View<'_>, devices: &Devices) -> Dhcp {
         .flat_map(|nic| {
             let device = devices.get(&nic.name).map(|device| device.mtu);
             let mtu = device.or(nic.mtu.map(u32::from)).unwrap_or(MTU);
-            nic.known().map(move |address| subnet(view, nic, address, mtu))
+            nic.known().enumerate().map(move |(n, address)| DhcpSubnet {
+                six: subnet6(view, nic).filter(|_| n == 0),
+                ..subnet(view, nic, address, mtu)
+            })
         })
         .collect();
     Dhcp { subnets }
@@ -93,6 +145,7 @@ fn subnet(view: &View<'_>, nic: &GuestNic<'_>, address: Ipv4Net, mtu: u32) -> Dh
         domain: nic.tier.map_or(&setup.domain, |(_, tier)| &tier.domain).clone(),
         search: setup.search.clone(),
         boot_file: nic.tier.is_none().then(|| "pxelinux.0".to_owned()),
+        six: None,
     }
 }
 
@@ -117,10 +170,12 @@ pub fn dns(view: &View<'_>) -> Dns {
         subnets: view
             .guests
             .values()
-            .flat_map(GuestNic::known)
-            .map(|net| (net.trunc(), net.addr()))
-            .chain(clients(view))
-            .map(|(network, router)| DnsSubnet { network, router })
+            .flat_map(|nic| {
+                let six = nic.six.as_ref().map(|six| (six.known.trunc(), six.known.addr()));
+                nic.known().enumerate().map(move |(n, net)| (net.trunc(), net.addr(), six.filter(|_| n == 0)))
+            })
+            .chain(clients(view).into_iter().map(|(network, router)| (network, router, None)))
+            .map(|(network, router, six)| DnsSubnet { network, router, six })
             .collect(),
         open: setup.exposed_dns,
         // Names in a tier are there for its guests as long as the tier is.
@@ -136,6 +191,9 @@ mod tests {
         tests::{SHARED, VPC, after_at, devices_to, setup, setup_of, tier},
     };
 
+    /// Services of an IPv4 address.
+    const FOUR: usize = 7;
+
     fn with<T>(setup: &Setup, documents: &[&str], ask: impl FnOnce(&View<'_>, &Devices) -> T) -> T {
         let (state, devices) = (after_at(setup, documents), devices_to(4));
         ask(&View::new(setup, &state, &devices), &devices)
@@ -148,7 +206,7 @@ mod tests {
         let setup = setup_of(VPC);
         let (listeners, dhcp, dns) =
             with(&setup, &documents, |view, devices| (listeners(view), dhcp(view, devices), dns(view)));
-        assert_eq!(listeners.len(), 2 * Service::ALL.len(), "the third tier has no NIC yet");
+        assert_eq!(listeners.len(), 2 * FOUR, "the third tier has no NIC yet");
         let subnet = &dhcp.subnets[0];
         let resolvers: Vec<String> = subnet.resolvers.iter().map(ToString::to_string).collect();
         assert_eq!(resolvers, ["10.9.1.1", "192.0.2.53", "192.0.2.54"], "the router first");
@@ -171,7 +229,7 @@ mod tests {
         let alias = r#"{"aliases":[{"revoke":false,"ip_address":"10.30.1.2","netmask":"255.255.255.0"}],"type":"ipaliases"}"#;
         let (listeners, dhcp) =
             with(&setup_of(SHARED), &[alias], |view, devices| (listeners(view), dhcp(view, devices)));
-        assert_eq!(listeners.len(), Service::ALL.len() + 5, "DHCP has one pair of sockets for the NIC");
+        assert_eq!(listeners.len(), FOUR + 5, "DHCP has one pair of sockets for the NIC");
         let routers: Vec<_> = dhcp.subnets.iter().map(|s| (s.router.to_string(), s.resolvers[0])).collect();
         assert_eq!(routers[1], ("10.30.1.2".to_owned(), [10, 30, 1, 2].into()));
     }

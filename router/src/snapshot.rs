@@ -10,11 +10,11 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::mac::Mac;
@@ -63,11 +63,15 @@ pub enum Service {
     MetadataTls,
     /// TCP 8080 on the address, listening.
     Password,
+    /// ICMPv6 on the device, from the address, which is a link-local one: who looks for a router is answered.
+    Advert,
+    /// UDP 547 on every IPv6 address, bound to the device.
+    Dhcp6,
 }
 
 impl Service {
     /// All services of a guest address.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Dhcp,
         Self::DhcpFrames,
         Self::DnsUdp,
@@ -75,9 +79,11 @@ impl Service {
         Self::Metadata,
         Self::MetadataTls,
         Self::Password,
+        Self::Advert,
+        Self::Dhcp6,
     ];
 
-    /// The UDP or TCP port.
+    /// The UDP or TCP port; 0 where there are none.
     pub const fn port(self) -> u16 {
         match self {
             Self::Dhcp | Self::DhcpFrames => 67,
@@ -85,6 +91,8 @@ impl Service {
             Self::Metadata => 80,
             Self::MetadataTls => 443,
             Self::Password => 8080,
+            Self::Advert => 0,
+            Self::Dhcp6 => 547,
         }
     }
 
@@ -97,6 +105,8 @@ impl Service {
             Self::Metadata => "metadata",
             Self::MetadataTls => "metadata-tls",
             Self::Password => "password",
+            Self::Advert => "advert",
+            Self::Dhcp6 => "dhcp6",
         }
     }
 }
@@ -110,7 +120,7 @@ pub struct Listener {
     /// The guest NIC, `eth0`.
     pub nic: String,
     /// The router's own address on it that the socket serves.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
 }
 
 /// A name of a socket that is not one of a [`Listener`].
@@ -167,6 +177,22 @@ pub struct DhcpSubnet {
     pub search: Vec<String>,
     /// `file`, where the subnet names one (`pxelinux.0`).
     pub boot_file: Option<String>,
+    /// IPv6, where it has that, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub six: Option<Subnet6>,
+}
+
+/// IPv6 of a subnet with guests, who make their addresses themselves (RFC 4862).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subnet6 {
+    /// The network.
+    pub network: Ipv6Net,
+    /// The router's addresses in it, first the one that guests know.
+    pub routers: Vec<Ipv6Addr>,
+    /// Resolvers for guests, in order.
+    pub resolvers: Vec<Ipv6Addr>,
+    /// Whether the router is the way out, and says so.
+    pub advertised: bool,
 }
 
 impl DhcpSubnet {
@@ -186,6 +212,9 @@ pub struct DhcpHost {
     pub mac: Mac,
     /// What it gets.
     pub address: Ipv4Addr,
+    /// The IPv6 address that it makes for itself, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub six: Option<Ipv6Addr>,
     /// Option 12; may be empty.
     pub name: String,
     /// Option 3; `None`: the option is left out.
@@ -218,6 +247,9 @@ pub struct DnsSubnet {
     pub network: Ipv4Net,
     /// What the router's own names resolve to for them.
     pub router: Ipv4Addr,
+    /// The same of IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub six: Option<(Ipv6Net, Ipv6Addr)>,
 }
 
 /// User data and metadata of one guest.
@@ -276,7 +308,7 @@ mod tests {
     #[test]
     fn the_name_of_a_listener_is_read_back() {
         for service in Service::ALL {
-            let listener = Listener { service, nic: "eth0".into(), address: Ipv4Addr::new(10, 1, 1, 1) };
+            let listener = Listener { service, nic: "eth0".into(), address: [10, 1, 1, 1].into() };
             assert_eq!(listener.to_string().parse(), Ok(listener));
         }
         for bad in ["", "dhcp", "dhcp eth0", "dhcp eth0 10.1.1", "smtp eth0 10.1.1.1", "dhcp eth0 10.1.1.1 x"]

@@ -29,7 +29,7 @@ const FIXED: [(&str, &str); 23] = [
     ("ipv4/tcp_tw_reuse", "1"),
     ("ipv4/tcp_max_tw_buckets", "1000000"),
     ("core/somaxconn", "65535"),
-    // Nothing is served over IPv6 yet.
+    // Where there is IPv6, its NIC has it.
     ("ipv6/conf/all/disable_ipv6", "1"),
     ("ipv6/conf/default/disable_ipv6", "1"),
 ];
@@ -77,7 +77,31 @@ pub fn nics(view: &View<'_>) -> Vec<(String, String)> {
     for nic in view.outer() {
         reverse_path(&nic.name, view.setup.strict_reverse_path);
     }
+    six(view, &mut settings);
     settings
+}
+
+/// IPv6 (router behaviour 1.5): on where it is asked for. A router makes no address for itself, believes no other
+/// router, and has its addresses at once.
+fn six(view: &View<'_>, settings: &mut Vec<(String, String)>) {
+    let mut set = |nic: &str, key: &str, value: bool| {
+        settings.push((format!("ipv6/conf/{nic}/{key}"), u8::from(value).to_string()));
+    };
+    if view.has_six() {
+        set("all", "forwarding", view.setup.kind.forwards());
+        set("all", "accept_dad", false);
+        set("all", "accept_redirects", false);
+    }
+    let guests = view.guests.values().map(|nic| (&nic.name, nic.six.is_some()));
+    let outer = view.outer().map(|nic| (&nic.name, !nic.six.is_empty()));
+    for (nic, has) in guests.chain(outer) {
+        if has {
+            for key in ["accept_ra", "accept_redirects", "autoconf", "accept_dad", "use_tempaddr"] {
+                set(nic, key, false);
+            }
+        }
+        set(nic, "disable_ipv6", !has);
+    }
 }
 
 /// Sets what differs. A setting that this kernel does not have, or that may not be changed here, is logged.

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::Ipv4Addr, str::FromStr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// A transport with ports.
@@ -130,16 +130,25 @@ impl TryFrom<String> for Ports {
     }
 }
 
-/// Networks that a rule is limited to, without overlaps, in order; empty means any.
+/// Version of the Internet protocol that a rule is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// Version 4.
+    Four,
+    /// Version 6.
+    Six,
+}
+
+/// Networks of one family that a rule is limited to, without overlaps, in order; empty means any.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Nets(Vec<Ipv4Net>);
+pub struct Nets(Vec<IpNet>);
 
 impl Nets {
-    /// Joins what overlaps or adjoins; `0.0.0.0/0` among them makes it any.
-    pub fn new(nets: impl IntoIterator<Item = Ipv4Net>) -> Self {
-        let nets: Vec<Ipv4Net> = nets.into_iter().map(|n| n.trunc()).collect();
-        let joined = Ipv4Net::aggregate(&nets);
+    /// Joins what overlaps or adjoins; `0.0.0.0/0` or `::/0` among them makes it any.
+    pub fn new(nets: impl IntoIterator<Item: Into<IpNet>>) -> Self {
+        let nets: Vec<IpNet> = nets.into_iter().map(|net| net.into().trunc()).collect();
+        let joined = IpNet::aggregate(&nets);
         if joined.iter().any(|n| n.prefix_len() == 0) { Self::default() } else { Self(joined) }
     }
 
@@ -149,7 +158,7 @@ impl Nets {
     }
 
     /// The networks; none where any is meant.
-    pub fn as_slice(&self) -> &[Ipv4Net] {
+    pub fn as_slice(&self) -> &[IpNet] {
         &self.0
     }
 
@@ -173,7 +182,7 @@ mod tests {
     use super::*;
 
     fn nets(texts: &[&str]) -> Nets {
-        Nets::new(texts.iter().map(|t| t.parse().unwrap()))
+        Nets::new(texts.iter().map(|t| t.parse::<IpNet>().unwrap()))
     }
 
     #[test]
@@ -188,7 +197,7 @@ mod tests {
     #[test]
     fn networks_are_joined_and_compared() {
         assert_eq!(nets(&["10.0.0.0/25", "10.0.0.128/25", "10.0.0.7/32"]), nets(&["10.0.0.0/24"]));
-        assert!(nets(&["10.0.0.0/8", "0.0.0.0/0"]).is_any());
+        assert!(nets(&["10.0.0.0/8", "0.0.0.0/0"]).is_any() && nets(&["2001:db8::/32", "::/0"]).is_any());
         assert!(nets(&[]).collides(&nets(&[])));
         assert!(nets(&["10.0.0.0/8"]).collides(&nets(&["10.1.0.0/16", "192.0.2.0/24"])));
         assert!(!nets(&["10.0.0.0/8"]).collides(&nets(&["192.0.2.0/24"])));

@@ -2,14 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::{
     link::{Device, Devices},
-    mac::Mac,
+    mac::{Mac, link_local},
     scope::{Scope, WHOLE},
     state::{Address, Kind, Setup, State, Tier},
 };
@@ -49,6 +49,28 @@ pub struct GuestNic<'a> {
     pub mtu: Option<u16>,
     /// The tier of a VPC that it is.
     pub tier: Option<(Mac, &'a Tier)>,
+    /// IPv6, where it has that, too.
+    pub six: Option<Guest6<'a>>,
+}
+
+/// IPv6 of a NIC with guests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guest6<'a> {
+    /// The router's address that guests know.
+    pub known: Ipv6Net,
+    /// This router's own, where the other is that of a pair.
+    pub own: Option<Ipv6Net>,
+    /// From where guests hear of their router (RFC 4861 4.2): the NIC's own link-local address, or one of the pair.
+    pub link_local: Ipv6Addr,
+    /// Resolvers that guests are told besides the router.
+    pub resolvers: &'a [Ipv6Addr],
+}
+
+impl Guest6<'_> {
+    /// The router's addresses, the one that guests know first.
+    pub fn routers(&self) -> impl Iterator<Item = Ipv6Net> {
+        std::iter::once(self.known).chain(self.own)
+    }
 }
 
 impl GuestNic<'_> {
@@ -96,6 +118,10 @@ pub struct PublicNic {
     pub addresses: Vec<Ipv4Net>,
     /// MTU, where some address asks for one: the lowest of all.
     pub mtu: Option<u16>,
+    /// IPv6 addresses with their prefixes.
+    pub six: Vec<Ipv6Net>,
+    /// Gateway of IPv6.
+    pub gateway6: Option<Ipv6Addr>,
 }
 
 impl PublicNic {
@@ -138,7 +164,29 @@ impl<'a> View<'a> {
             let nics = if private { &mut view.private } else { &mut view.public };
             nics.insert(number, nic(setup, number, device, addresses));
         }
+        view.add_six();
         view
+    }
+
+    /// Gives the public NIC what it has of IPv6: in a VPC every tier brings that along.
+    fn add_six(&mut self) {
+        let source = self.setup.vpc.source_nat.and_then(|address| self.nic_of(address)).map(|nic| nic.number);
+        let number = self.setup.public.as_ref().map(|nic| nic.index).or(source);
+        let Some(number) = number.or_else(|| self.public.keys().next().copied()) else { return };
+        let Some(nic) = self.public.get_mut(&number) else { return };
+        let boot = self.setup.public.as_ref().and_then(|nic| nic.six);
+        let tiers = self.guests.values().filter_map(|nic| nic.tier?.1.six.as_ref()?.outside.as_ref());
+        let nets: BTreeSet<Ipv6Net> =
+            boot.into_iter().chain(tiers.clone().map(|outside| outside.net)).collect();
+        nic.six = nets.into_iter().collect();
+        let boot = self.setup.gateway6.filter(|_| boot.is_some());
+        nic.gateway6 = boot.or_else(|| tiers.filter_map(|outside| outside.gateway).min());
+    }
+
+    /// Whether anything here has IPv6.
+    pub fn has_six(&self) -> bool {
+        self.guests.values().any(|nic| nic.six.is_some())
+            || self.public.values().any(|nic| !nic.six.is_empty())
     }
 
     /// The same for a part of the state.
@@ -196,6 +244,11 @@ fn guests<'a>(setup: &'a Setup, state: &'a State, devices: &Devices) -> BTreeMap
             shared,
             mtu: state.guest_mtu.or(nic.mtu),
             tier: None,
+            six: nic.six.map(|own| {
+                let gateway = setup.pair.as_ref().and_then(|pair| pair.gateway6);
+                let shared = gateway.and_then(|(address, prefix)| Ipv6Net::new(address, prefix).ok());
+                guest6(own, shared, devices.get(&nic.name()), &setup.guest_resolvers6)
+            }),
         }
     });
     let tiers = state.tiers.iter().filter_map(|(mac, tier)| {
@@ -211,9 +264,33 @@ fn guests<'a>(setup: &'a Setup, state: &'a State, devices: &Devices) -> BTreeMap
             shared,
             mtu: tier.mtu,
             tier: Some((*mac, tier.as_ref())),
+            six: tier.six.as_ref().map(|six| {
+                let gateway = six.gateway.filter(|_| setup.pair.is_some() && tier.is_gateway);
+                let shared = gateway.and_then(|gateway| Ipv6Net::new(gateway, six.net.prefix_len()).ok());
+                guest6(six.net, shared, Some(device), &six.resolvers)
+            }),
         })
     });
     boot.chain(tiers).map(|nic| (nic.number, nic)).collect()
+}
+
+fn guest6<'a>(
+    own: Ipv6Net,
+    shared: Option<Ipv6Net>,
+    device: Option<&Device>,
+    resolvers: &'a [Ipv6Addr],
+) -> Guest6<'a> {
+    match shared.filter(|shared| shared.addr() != own.addr()) {
+        // Both of a pair speak from one address: to guests they are one router.
+        Some(known) => {
+            let link_local = link_local(known.addr().to_bits() as u64);
+            Guest6 { known, own: Some(own), link_local, resolvers }
+        }
+        None => {
+            let link_local = device.map_or(Ipv6Addr::UNSPECIFIED, |device| device.mac.link_local());
+            Guest6 { known: own, own: None, link_local, resolvers }
+        }
+    }
 }
 
 /// The NIC of an address: by its MAC, else by its number. In a VPC, where NICs come and go, a number may be
@@ -251,5 +328,7 @@ fn nic(setup: &Setup, number: u32, device: &Device, mut addresses: Addresses<'_>
         gateway: addresses.iter().find_map(|(_, a)| a.gateway),
         addresses: addresses.iter().filter_map(|(ip, a)| Ipv4Net::new(*ip, a.prefix).ok()).collect(),
         mtu: addresses.iter().filter_map(|(_, a)| a.mtu).min(),
+        six: Vec::new(),
+        gateway6: None,
     }
 }

@@ -5,18 +5,22 @@
 //! change rewrites one chain. What leaves a tier is judged as the sender wrote it, before any translation;
 //! what goes to one, after it. Both must allow.
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
-    firewall::{GUEST_NICS, PUBLIC_NICS, nic_key, protocol},
+    firewall::{GUEST_NICS, PUBLIC_NICS, nic_key, protocol, six::link_local},
     mac::Mac,
-    nft::{Action, Field, Match, Table, Value, ValueKind},
+    nft::{Action, Chain, Field, Match, Table, Value, ValueKind},
     redundancy,
     state::{AclRule, Kind},
-    types::{Ports, Transport},
-    view::View,
+    types::{Family, Ports, Transport},
+    view::{Guest6, View},
     vpn,
 };
+
+/// Where the lists for IPv6 are looked up.
+const INGRESS6: &str = "acl6_ingress";
+const EGRESS6: &str = "acl6_egress";
 
 /// What becomes of packets that no rule of a list fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,9 +39,20 @@ pub fn plan(view: &View<'_>, table: &mut Table) {
     forward(view, table);
     table.map("acl_ingress", &[Field::OutNic], ValueKind::Verdict);
     table.map("acl_egress", &[Field::InNic], ValueKind::Verdict);
+    if view.has_six() {
+        table.map(INGRESS6, &[Field::OutNic], ValueKind::Verdict);
+        table.map(EGRESS6, &[Field::InNic], ValueKind::Verdict);
+        table.chain("early").add([Match::Six], Action::Jump("early6".into()));
+        let early = table.chain("early6");
+        early.add([], Action::Lookup(vec![Field::InNic], EGRESS6));
+        early.add([], Action::Accept);
+    }
     table.chain("early").add([], Action::Lookup(vec![Field::InNic], "acl_egress"));
     for nic in view.forwarded() {
         let Some((mac, _)) = nic.tier.filter(|(mac, _)| view.scope.has_acl(*mac)) else { continue };
+        if let Some(six) = &nic.six {
+            tier6(view, table, &nic.name, mac, six);
+        }
         if view.setup.vpc.without_public {
             insert(table, "acl_ingress", &nic.name, Value::Accept);
         } else {
@@ -67,7 +82,7 @@ fn forward(view: &View<'_>, table: &mut Table) {
     for nic in view.private.values() {
         // Where the router is the gateway of the network there, it is its way out, too.
         if nic.gateway.is_some_and(|g| nic.addresses.iter().any(|net| net.addr() == g)) {
-            let from = Match::From(nic.networks());
+            let from = Match::from(nic.networks());
             chain.add([Match::In(nic.name.clone()), from, out.clone()], Action::Accept);
         }
     }
@@ -90,10 +105,7 @@ fn ingress(view: &View<'_>, table: &mut Table, nic: &str, mac: Mac) {
         chain.add([Match::In(nic.to_owned())], Action::Accept);
     }
     let rules = view.state.acls.get(&mac).map(|acl| acl.ingress.as_slice()).unwrap_or_default();
-    for rule in rules {
-        let nets = (!rule.nets.is_any()).then(|| Match::From(rule.nets.as_slice().to_vec()));
-        chain.add(nets.into_iter().chain(protocol(rule.protocol)).collect::<Vec<_>>(), verdict(rule));
-    }
+    add(chain, rules, Family::Four, &Match::From, &[]);
     chain.add([], Action::Drop);
     insert(table, "acl_ingress", nic, Value::Jump(name));
 }
@@ -108,23 +120,72 @@ fn egress(view: &View<'_>, table: &mut Table, nic: &str, mac: Mac, own: &[Ipv4Ne
     let chain = table.chain(name.as_str());
     let pair = redundancy::GROUPS.iter().filter(|_| view.setup.pair.is_some());
     let router = own.iter().map(Ipv4Net::addr).chain(pair.copied()).map(Ipv4Net::from);
-    chain.add([Match::To(router.collect())], Action::Return);
+    chain.add([Match::to(router)], Action::Return);
     if let Ok(port) = Ports::new(67, 67) {
         // Guests without an address ask everybody for one.
-        let everybody = Match::To(vec![Ipv4Net::from(std::net::Ipv4Addr::BROADCAST)]);
+        let everybody = Match::to([Ipv4Net::from(std::net::Ipv4Addr::BROADCAST)]);
         chain.add([everybody, Match::Ports(Transport::Udp, port)], Action::Return);
     }
     // Without a public network others come in by a tier, too: its list is about its own guests only.
-    let own = view.setup.vpc.without_public.then(|| Match::From(own.iter().map(Ipv4Net::trunc).collect()));
-    for rule in rules {
-        let nets = (!rule.nets.is_any()).then(|| Match::To(rule.nets.as_slice().to_vec()));
-        let nets = own.clone().into_iter().chain(nets);
-        chain.add(nets.chain(protocol(rule.protocol)).collect::<Vec<_>>(), verdict(rule));
-    }
+    let own = view.setup.vpc.without_public.then(|| Match::from(own.iter().map(Ipv4Net::trunc)));
+    add(chain, rules, Family::Four, &Match::To, own.as_slice());
     if end == End::Drop {
         chain.add([], Action::Drop);
     }
     insert(table, "acl_egress", nic, Value::Jump(name));
+}
+
+/// Adds those rules of a list that say something of a family's packets, each behind `first`.
+fn add(
+    chain: &mut Chain,
+    rules: &[AclRule],
+    family: Family,
+    side: &dyn Fn(Vec<IpNet>) -> Match,
+    first: &[Match],
+) {
+    for (rule, nets) in rules.iter().filter_map(|rule| Some((rule, rule.of(family)?))) {
+        let nets = (!nets.is_any()).then(|| side(nets.as_slice().to_vec()));
+        let matches = first.iter().cloned().chain(nets).chain(protocol(rule.protocol.of(family)));
+        chain.add(matches.collect::<Vec<_>>(), verdict(rule));
+    }
+}
+
+/// The lists of a tier for IPv6, from the same rules. What none of them fits vanishes in both directions; what guests
+/// send in the name of others, too.
+fn tier6(view: &View<'_>, table: &mut Table, nic: &str, mac: Mac, six: &Guest6<'_>) {
+    let acl = view.state.acls.get(&mac);
+    let name = format!("acl6_ingress_{nic}");
+    let chain = table.chain(name.as_str());
+    add(chain, acl.map(|acl| acl.ingress.as_slice()).unwrap_or_default(), Family::Six, &Match::From, &[]);
+    chain.add([], Action::Drop);
+    insert(table, INGRESS6, nic, Value::Jump(name));
+
+    let name = format!("acl6_egress_{nic}");
+    let chain = table.chain(name.as_str());
+    // What is for the router itself, or for all of the link, is not subject to it.
+    let router = six.routers().map(|net| Ipv6Net::from(net.addr()));
+    let near = [Ipv6Net::from(six.link_local)].into_iter().chain(router).map(IpNet::V6);
+    chain.add([Match::to(near.chain([link_local(), groups()]))], Action::Return);
+    let own = [Match::from([six.known.trunc()])];
+    add(chain, acl.map(|acl| acl.egress.as_slice()).unwrap_or_default(), Family::Six, &Match::To, &own);
+    chain.add([], Action::Drop);
+    insert(table, EGRESS6, nic, Value::Jump(name));
+}
+
+/// `ff00::/8`.
+fn groups() -> IpNet {
+    Ipv6Net::new([0xff00, 0, 0, 0, 0, 0, 0, 0].into(), 8).map_or_else(|_| IpNet::default(), IpNet::V6)
+}
+
+/// Adds to a chain what passes through of IPv6: what a tier's list lets in, and what leaves for the public network.
+pub(crate) fn forward6(view: &View<'_>, table: &mut Table, chain: &str) {
+    let chain = table.chain(chain);
+    if view.setup.vpc.without_public {
+        return;
+    }
+    chain.add([], Action::Lookup(vec![Field::OutNic], INGRESS6));
+    let out = Match::Known(Field::OutNic, PUBLIC_NICS);
+    chain.add([Match::Known(Field::InNic, GUEST_NICS), out], Action::Accept);
 }
 
 const fn verdict(rule: &AclRule) -> Action {

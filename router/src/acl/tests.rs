@@ -7,7 +7,7 @@ use crate::{
     plan::{Plan, plan},
     state::{
         Setup,
-        tests::{SHARED, VPC, acl, address, after_at, devices_to, private, route, setup_of, tier},
+        tests::{SHARED, VPC, acl, address, after_at, devices_to, private, route, setup_of, tier, tier6},
     },
 };
 
@@ -206,4 +206,33 @@ fn aliases_are_served_like_the_subnet_itself() {
     assert!(plan.table.chains["input_eth0"].rules.iter().any(|r| r.matches.first() == Some(&nets)));
     let revoked = alias.replace("false", "true");
     assert_eq!(at(&setup, &[alias, &revoked]), at(&setup, &[]));
+}
+
+#[test]
+fn both_families_come_from_one_list() {
+    let plan = vpc(&[&tier6(1, 2, true), &acl(2, &[TCP_22, V6, GRE, ALL], &[ALL])]);
+    let rules = &plan.table.chains["acl6_ingress_eth2"].rules;
+    let ports = Match::Ports(Transport::Tcp, "22".parse().unwrap());
+    assert_eq!(
+        (rules[0].matches.as_slice(), &rules[0].action),
+        ([ports].as_slice(), &Action::Drop),
+        "::/0 is any"
+    );
+    assert_eq!(rules[1].matches, [Match::From(vec!["2001:db8::/32".parse().unwrap()])]);
+    assert_eq!((rules[2].matches.len(), &rules[2].action), (0, &Action::Accept), "GRE is for IPv4 alone");
+    assert_eq!((rules.len(), &rules[3].action), (4, &Action::Drop));
+    let rules = &plan.table.chains["acl6_egress_eth2"].rules;
+    let own = Match::From(vec!["2001:db8:a:1::/64".parse().unwrap()]);
+    assert_eq!(rules[0].action, Action::Return, "what is for the router");
+    assert_eq!((rules[1].matches.as_slice(), &rules[1].action), ([own].as_slice(), &Action::Accept));
+    assert_eq!((rules.len(), &rules[2].action), (3, &Action::Drop), "nobody sends in the name of others");
+    let closed = vpc(&[&tier6(1, 2, true)]);
+    assert_eq!(closed.table.chains["acl6_egress_eth2"].rules.last().unwrap().action, Action::Drop);
+    let pings = r#"{"type":"icmp","icmp_type":128,"icmp_code":-1,"cidr":"::/0","allowed":true}"#;
+    let plan = vpc(&[&tier6(1, 2, true), &acl(2, &[pings], &[])]);
+    let rules = &plan.table.chains["acl6_ingress_eth2"].rules;
+    assert_eq!(rules[0].matches, [Match::Icmp6, Match::Icmp6Type(128)]);
+    assert!(
+        plan.table.chains["acl_ingress_eth2"].rules.iter().all(|rule| !rule.matches.contains(&Match::Icmp))
+    );
 }

@@ -120,7 +120,7 @@ pub fn plan(view: &View<'_>, table: &mut Table) {
     for at in private {
         let ports = crate::types::Ports::new(at.port(), at.port()).into_iter();
         let ports = ports.map(|ports| Match::Ports(Transport::Tcp, ports));
-        let to = [Match::In(view.control()), Match::To(vec![control.into()])];
+        let to = [Match::In(view.control()), Match::to([ipnet::Ipv4Net::from(control)])];
         input.add(to.into_iter().chain(ports).collect::<Vec<_>>(), Action::Accept);
     }
 

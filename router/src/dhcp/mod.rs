@@ -10,11 +10,13 @@
 //! - [`reply`]: the answer as bytes.
 //! - [`packet`]: the IPv4 and UDP headers of frames to and from a client without an address.
 //! - [`task`]: the sockets.
+//! - [`stateless`]: the little that there is of DHCPv6.
 
 pub mod answer;
 pub mod packet;
 pub mod reply;
 pub mod request;
+pub mod stateless;
 pub mod table;
 pub mod task;
 

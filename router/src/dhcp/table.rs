@@ -1,6 +1,9 @@
 //! The reservations, ready to be looked up.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use imbl::OrdMap;
 
@@ -25,6 +28,8 @@ pub struct Table {
     hosts: OrdMap<Mac, DhcpHost>,
     /// Who has an address.
     macs: OrdMap<Ipv4Addr, Mac>,
+    /// The same of IPv6, where that is told.
+    macs6: OrdMap<Ipv6Addr, Mac>,
 }
 
 impl Table {
@@ -41,10 +46,14 @@ impl Table {
         // What the MAC has elsewhere by now stays.
         if let Some(mac) = table.macs.remove(&address)
             && table.hosts.get(&mac).is_some_and(|host| host.address == address)
+            && let Some(six) = table.hosts.remove(&mac).and_then(|host| host.six)
         {
-            table.hosts.remove(&mac);
+            table.macs6.remove(&six);
         }
         if let Some(host) = host {
+            if let Some(six) = host.six {
+                table.macs6.insert(six, host.mac);
+            }
             table.macs.insert(address, host.mac);
             table.hosts.insert(host.mac, host);
         }
@@ -59,6 +68,33 @@ impl Table {
         let reachable =
             if relay.is_unspecified() { subnet.nic == nic } else { subnet.network.contains(&relay) };
         reachable.then_some(Lease { host, subnet })
+    }
+
+    /// Subnets of a NIC.
+    pub fn subnets(&self, nic: &str) -> impl Iterator<Item = &DhcpSubnet> {
+        self.subnets.iter().filter(move |subnet| subnet.nic == nic)
+    }
+
+    /// The address of the router, and that of the guest, in IPv4: by these both are known wherever they are asked by
+    /// IPv6. Strangers are 0.0.0.0.
+    pub fn known_as(&self, router: IpAddr, guest: IpAddr) -> (Ipv4Addr, Ipv4Addr) {
+        let (router, guest) = match (router, guest) {
+            (IpAddr::V4(router), IpAddr::V4(guest)) => return (router, guest),
+            (IpAddr::V6(router), IpAddr::V6(guest)) => (router, guest),
+            _ => return (Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED),
+        };
+        let near = |subnet: &&DhcpSubnet| {
+            subnet
+                .six
+                .as_ref()
+                .is_some_and(|six| six.routers.contains(&router) && six.network.contains(&guest))
+        };
+        let Some(subnet) = self.subnets.iter().find(near) else {
+            return (Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED);
+        };
+        let mac = self.macs6.get(&guest).copied().or_else(|| Mac::of_identifier(guest.to_bits() as u64));
+        let host = mac.and_then(|mac| self.hosts.get(&mac)).filter(|host| subnet.has_host(host.address));
+        (subnet.router, host.map_or(Ipv4Addr::UNSPECIFIED, |host| host.address))
     }
 
     /// Whether `address` is where clients on `nic` talk to this server.

@@ -37,11 +37,19 @@ fn subnet(nic: &str, router: [u8; 4], prefix: u8) -> DhcpSubnet {
         domain: "cs1.example".into(),
         search: vec!["a.example".into(), "b.example".into()],
         boot_file: Some("pxelinux.0".into()),
+        six: None,
     }
 }
 
 fn host(mac: Mac, address: [u8; 4], default_nic: bool) -> DhcpHost {
-    DhcpHost { mac, address: address.into(), name: "web".into(), gateway: Some(ROUTER), default_nic }
+    DhcpHost {
+        mac,
+        address: address.into(),
+        six: None,
+        name: "web".into(),
+        gateway: Some(ROUTER),
+        default_nic,
+    }
 }
 
 fn table() -> Table {

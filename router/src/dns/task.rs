@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -64,7 +64,7 @@ impl Server {
     }
 
     /// Answers datagrams that arrive at the router's address `listener`, until the socket breaks.
-    pub async fn serve_udp(self: Arc<Self>, listener: Ipv4Addr, socket: UdpSocket) -> io::Result<()> {
+    pub async fn serve_udp(self: Arc<Self>, listener: IpAddr, socket: UdpSocket) -> io::Result<()> {
         let socket = Arc::new(socket);
         let mut buffer = vec![0; LONGEST_DATAGRAM];
         loop {
@@ -91,7 +91,7 @@ impl Server {
     }
 
     /// Answers connections to the router's address `listener`, until the socket breaks.
-    pub async fn serve_tcp(self: Arc<Self>, listener: Ipv4Addr, socket: TcpListener) -> io::Result<()> {
+    pub async fn serve_tcp(self: Arc<Self>, listener: IpAddr, socket: TcpListener) -> io::Result<()> {
         loop {
             let (stream, from) = match socket.accept().await {
                 Ok(accepted) => accepted,
@@ -115,7 +115,7 @@ impl Server {
         }
     }
 
-    async fn converse(&self, listener: Ipv4Addr, from: SocketAddr, mut stream: TcpStream) -> io::Result<()> {
+    async fn converse(&self, listener: IpAddr, from: SocketAddr, mut stream: TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         for _ in 0..QUESTIONS {
             let length = timeout(IDLE, stream.read_u16()).await??;
@@ -138,20 +138,18 @@ impl Server {
     /// Everything that needs nobody else: strangers, malformed questions, local names, the cache.
     fn consider(
         &self,
-        listener: Ipv4Addr,
+        listener: IpAddr,
         from: SocketAddr,
         bytes: &[u8],
         limit: impl Fn(&Question) -> usize,
     ) -> Next {
         count(&self.counters.dns_queries);
         let zone = self.zone.load();
-        let asker = match from.ip() {
-            IpAddr::V4(asker) if zone.serves(listener, asker) => asker,
-            _ => {
-                count(&self.counters.dns_refused);
-                return Next::Nothing;
-            }
-        };
+        let asker = from.ip();
+        if !zone.serves(listener, asker) {
+            count(&self.counters.dns_refused);
+            return Next::Nothing;
+        }
         let question = match query::read(bytes) {
             Read::Question(question) => question,
             Read::Refuse(bytes) => {

@@ -11,7 +11,6 @@ use hickory_proto::rr::{
     rdata::{A, AAAA, PTR},
 };
 use imbl::{OrdMap, OrdSet};
-use ipnet::Ipv4Net;
 
 use crate::snapshot::{Dns, DnsSubnet};
 
@@ -34,6 +33,10 @@ pub struct Zone {
     /// Addresses by lower-case name.
     hosts: OrdMap<String, OrdSet<Ipv4Addr>>,
     names: OrdMap<Ipv4Addr, String>,
+    /// IPv6 addresses of those that have one.
+    sixes: OrdMap<Ipv4Addr, Ipv6Addr>,
+    /// Whose they are.
+    owners: OrdMap<Ipv6Addr, Ipv4Addr>,
     around: Arc<Around>,
 }
 
@@ -60,7 +63,8 @@ impl Zone {
         let domains: Vec<Vec<String>> =
             snapshot.domains.iter().filter_map(|d| Name::from_ascii(d).ok()).map(|d| labels(&d)).collect();
         let first = snapshot.domains.first().filter(|d| !d.is_empty());
-        let own: HashSet<Ipv4Addr> = snapshot.subnets.iter().map(|s| s.router).collect();
+        let own = |s: &DnsSubnet| [Some(s.router.into()), s.six.map(|(_, router)| router.into())];
+        let own: HashSet<IpAddr> = snapshot.subnets.iter().flat_map(own).flatten().collect();
         let around = Around {
             router_names: snapshot.router_names.iter().map(|n| n.to_ascii_lowercase()).collect(),
             router_name: snapshot.router_names.into_iter().next(),
@@ -71,7 +75,7 @@ impl Zone {
             upstreams: snapshot
                 .upstreams
                 .into_iter()
-                .filter(|u| !u.is_loopback() && !matches!(u, IpAddr::V4(u) if own.contains(u)))
+                .filter(|u| !u.is_loopback() && !own.contains(u))
                 .collect(),
             near_only: snapshot.near_only,
             open: snapshot.open,
@@ -79,10 +83,13 @@ impl Zone {
         Self { around: Arc::new(around), ..self.clone() }
     }
 
-    /// The same with another name of an address, or none.
+    /// The same with another name of an address, or none; the name may have an IPv6 address, too.
     #[must_use]
-    pub fn with_host(&self, address: Ipv4Addr, name: Option<String>) -> Self {
+    pub fn with_host(&self, address: Ipv4Addr, named: Option<(String, Option<Ipv6Addr>)>) -> Self {
         let mut zone = self.clone();
+        if let Some(six) = zone.sixes.remove(&address) {
+            zone.owners.remove(&six);
+        }
         if let Some(before) = zone.names.remove(&address).map(|name| name.to_ascii_lowercase())
             && let Some(addresses) = zone.hosts.get_mut(&before)
         {
@@ -91,7 +98,11 @@ impl Zone {
                 zone.hosts.remove(&before);
             }
         }
-        if let Some(name) = name.filter(|name| !name.is_empty()) {
+        if let Some((name, six)) = named.filter(|(name, _)| !name.is_empty()) {
+            if let Some(six) = six {
+                zone.sixes.insert(address, six);
+                zone.owners.insert(six, address);
+            }
             zone.hosts.entry(name.to_ascii_lowercase()).or_default().insert(address);
             zone.names.insert(address, name);
         }
@@ -99,10 +110,9 @@ impl Zone {
     }
 
     /// Whether `asker` may ask at the router's address `listener`.
-    pub fn serves(&self, listener: Ipv4Addr, asker: Ipv4Addr) -> bool {
+    pub fn serves(&self, listener: IpAddr, asker: IpAddr) -> bool {
         let subnets = &self.around.subnets;
-        self.around.open
-            || subnets.iter().any(|s| s.network.contains(&listener) && s.network.contains(&asker))
+        self.around.open || subnets.iter().any(|s| holds(s, listener) && holds(s, asker))
     }
 
     /// Whom to ask for what is not local, in order of preference.
@@ -111,7 +121,7 @@ impl Zone {
     }
 
     /// What is known here of `name`, for a guest at `asker`.
-    pub fn look_up(&self, name: &Name, kind: RecordType, asker: Ipv4Addr) -> Local {
+    pub fn look_up(&self, name: &Name, kind: RecordType, asker: IpAddr) -> Local {
         let labels = labels(name);
         if let Some(local) = self.reverse(&labels, kind) {
             return local;
@@ -130,7 +140,7 @@ impl Zone {
         }
     }
 
-    fn below_a_domain(&self, labels: &[String], kind: RecordType, asker: Ipv4Addr) -> Local {
+    fn below_a_domain(&self, labels: &[String], kind: RecordType, asker: IpAddr) -> Local {
         let domains = &self.around.domains;
         let Some(domain) = domains.iter().filter(|d| labels.ends_with(d)).max_by_key(|d| d.len()) else {
             return Local::Elsewhere;
@@ -143,7 +153,7 @@ impl Zone {
         }
     }
 
-    fn host(&self, label: &str, kind: RecordType, asker: Ipv4Addr) -> Local {
+    fn host(&self, label: &str, kind: RecordType, asker: IpAddr) -> Local {
         let known = self.hosts.get(label).into_iter().flatten().copied();
         let known: Vec<Ipv4Addr> = known.filter(|address| self.is_here(*address)).collect();
         let addresses = match known.is_empty() {
@@ -151,38 +161,48 @@ impl Zone {
             true if self.around.router_names.contains(label) => self.routers(asker),
             true => return Local::Absent,
         };
-        match kind {
-            RecordType::A | RecordType::ANY if !addresses.is_empty() => {
-                Local::Found(addresses.into_iter().map(|a| RData::A(A(a))).collect())
-            }
-            _ => Local::Empty,
-        }
+        let six = || addresses.iter().filter_map(|address| self.six(*address)).map(|a| RData::AAAA(AAAA(a)));
+        let records: Vec<RData> = match kind {
+            RecordType::A => addresses.iter().map(|a| RData::A(A(*a))).collect(),
+            RecordType::AAAA => six().collect(),
+            RecordType::ANY => addresses.iter().map(|a| RData::A(A(*a))).chain(six()).collect(),
+            _ => Vec::new(),
+        };
+        if records.is_empty() { Local::Empty } else { Local::Found(records) }
+    }
+
+    /// The IPv6 address of who has an address of IPv4, the router included.
+    fn six(&self, address: Ipv4Addr) -> Option<Ipv6Addr> {
+        let router = self.around.subnets.iter().find(|subnet| subnet.router == address);
+        router
+            .and_then(|subnet| subnet.six)
+            .map(|(_, router)| router)
+            .or_else(|| self.sixes.get(&address).copied())
     }
 
     /// Whether what a guest at this address is called counts.
     fn is_here(&self, address: Ipv4Addr) -> bool {
-        !self.around.near_only || self.subnet_of(address).is_some()
+        !self.around.near_only || self.subnet_of(address.into()).is_some()
     }
 
     /// The addresses in the asker's own subnet if there are any, else all of them.
-    fn nearest(&self, addresses: Vec<Ipv4Addr>, asker: Ipv4Addr) -> Vec<Ipv4Addr> {
+    fn nearest(&self, addresses: Vec<Ipv4Addr>, asker: IpAddr) -> Vec<Ipv4Addr> {
         let near: Vec<_> = match self.subnet_of(asker) {
-            Some(network) => addresses.iter().copied().filter(|a| network.contains(a)).collect(),
+            Some(subnet) => addresses.iter().copied().filter(|a| subnet.network.contains(a)).collect(),
             None => Vec::new(),
         };
         if near.is_empty() { addresses } else { near }
     }
 
-    fn routers(&self, asker: Ipv4Addr) -> Vec<Ipv4Addr> {
-        let subnets = &self.around.subnets;
-        match subnets.iter().find(|s| s.network.contains(&asker)) {
+    fn routers(&self, asker: IpAddr) -> Vec<Ipv4Addr> {
+        match self.subnet_of(asker) {
             Some(subnet) => vec![subnet.router],
-            None => subnets.iter().map(|s| s.router).collect(),
+            None => self.around.subnets.iter().map(|s| s.router).collect(),
         }
     }
 
-    fn subnet_of(&self, asker: Ipv4Addr) -> Option<Ipv4Net> {
-        self.around.subnets.iter().map(|s| s.network).find(|n| n.contains(&asker))
+    fn subnet_of(&self, asker: IpAddr) -> Option<&DnsSubnet> {
+        self.around.subnets.iter().find(|subnet| holds(subnet, asker))
     }
 
     fn name_of(&self, address: Ipv4Addr) -> Option<String> {
@@ -196,6 +216,9 @@ impl Zone {
 
     /// Names of addresses. Those of private addresses that nobody here has are nobody's.
     fn reverse(&self, labels: &[String], kind: RecordType) -> Option<Local> {
+        if let Some(nibbles) = labels.strip_suffix(&["ip6".to_owned(), "arpa".to_owned()][..]) {
+            return Some(self.reverse6(nibbles, kind));
+        }
         let octets = labels.strip_suffix(&["in-addr".to_owned(), "arpa".to_owned()][..])?;
         let mut address = [0; 4];
         if octets.is_empty() || octets.len() > 4 {
@@ -212,15 +235,43 @@ impl Zone {
             return Some(if private { Local::Empty } else { Local::Elsewhere });
         }
         let address_of = Ipv4Addr::from(address);
-        Some(match self.name_of(address_of).and_then(|name| Name::from_ascii(name).ok()) {
-            Some(mut name) if matches!(kind, RecordType::PTR | RecordType::ANY) => {
-                name.set_fqdn(true);
-                Local::Found(vec![RData::PTR(PTR(name))])
+        let otherwise = if private { Local::Absent } else { Local::Elsewhere };
+        Some(pointer(self.name_of(address_of), kind).unwrap_or(otherwise))
+    }
+
+    /// The same of IPv6 (RFC 3596, 2.5): nibbles, the lowest first.
+    fn reverse6(&self, nibbles: &[String], kind: RecordType) -> Local {
+        let mut bits = 0_u128;
+        for label in nibbles.iter().rev() {
+            match u8::from_str_radix(label, 16) {
+                Ok(nibble) if label.len() == 1 => bits = (bits << 4) | u128::from(nibble),
+                _ => return Local::Elsewhere,
             }
-            Some(_) => Local::Empty,
-            None if private => Local::Absent,
-            None => Local::Elsewhere,
-        })
+        }
+        if nibbles.len() != 32 {
+            return Local::Elsewhere;
+        }
+        let address = Ipv6Addr::from_bits(bits);
+        let routers = self.around.subnets.iter().find(|s| s.six.is_some_and(|(_, router)| router == address));
+        let owner = routers.map(|subnet| subnet.router).or_else(|| self.owners.get(&address).copied());
+        pointer(owner.and_then(|owner| self.name_of(owner)), kind).unwrap_or(Local::Elsewhere)
+    }
+}
+
+/// The record of the name of an address; `None` where it has none.
+fn pointer(name: Option<String>, kind: RecordType) -> Option<Local> {
+    let mut name = Name::from_ascii(name?).ok()?;
+    if !matches!(kind, RecordType::PTR | RecordType::ANY) {
+        return Some(Local::Empty);
+    }
+    name.set_fqdn(true);
+    Some(Local::Found(vec![RData::PTR(PTR(name))]))
+}
+
+fn holds(subnet: &DnsSubnet, address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => subnet.network.contains(&address),
+        IpAddr::V6(address) => subnet.six.is_some_and(|(network, _)| network.contains(&address)),
     }
 }
 
@@ -256,13 +307,15 @@ fn is_private(address: [u8; 4], octets: usize) -> bool {
 mod tests {
     use super::*;
 
-    const TIER_1: Ipv4Addr = Ipv4Addr::new(10, 9, 1, 50);
-    const TIER_2: Ipv4Addr = Ipv4Addr::new(10, 9, 2, 50);
+    const TIER_1: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 1, 50));
+    const TIER_2: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 2, 50));
 
     fn zone() -> Zone {
         let subnet = |network: &str, router: [u8; 4]| DnsSubnet {
             network: network.parse().unwrap(),
             router: router.into(),
+            six: (router[2] == 2)
+                .then(|| ("2001:db8:2::/64".parse().unwrap(), "2001:db8:2::1".parse().unwrap())),
         };
         let zone = Zone::default().with(Dns {
             domains: vec!["vpc.example".into(), "tier1.vpc.example".into(), "Tier2.example".into()],
@@ -280,14 +333,14 @@ mod tests {
         ];
         hosts
             .into_iter()
-            .fold(zone, |zone, (name, address)| zone.with_host(address.into(), Some(name.into())))
+            .fold(zone, |zone, (name, address)| zone.with_host(address.into(), Some((name.into(), None))))
     }
 
     #[test]
     fn names_come_and_go_one_by_one() {
         let ask = |zone: &Zone, name: &str| zone.look_up(&name.parse().unwrap(), RecordType::A, TIER_1);
         let (web, db) = (Ipv4Addr::new(10, 9, 1, 10), Ipv4Addr::new(10, 9, 2, 20));
-        let zone = zone().with_host(web, Some("db".into()));
+        let zone = zone().with_host(web, Some(("db".into(), None)));
         assert_eq!(ask(&zone, "web."), a(&[[10, 9, 2, 10]]));
         assert_eq!(ask(&zone, "db."), a(&[[10, 9, 1, 10]]), "the nearest");
         let zone = zone.with_host(web, None);
@@ -297,8 +350,11 @@ mod tests {
 
     #[test]
     fn names_of_a_tier_go_and_come_with_it() {
-        let subnets =
-            vec![DnsSubnet { network: "10.9.1.0/24".parse().unwrap(), router: [10, 9, 1, 1].into() }];
+        let subnets = vec![DnsSubnet {
+            network: "10.9.1.0/24".parse().unwrap(),
+            router: [10, 9, 1, 1].into(),
+            six: None,
+        }];
         let zone = zone();
         let one = zone.with(Dns { subnets, near_only: true, ..Dns::default() });
         let ask = |zone: &Zone, name: &str, kind| zone.look_up(&name.parse().unwrap(), kind, TIER_1);
@@ -309,7 +365,7 @@ mod tests {
         assert_eq!(ask(&all, "db.", RecordType::A), a(&[[10, 9, 2, 20]]));
     }
 
-    fn ask(name: &str, kind: RecordType, asker: Ipv4Addr) -> Local {
+    fn ask(name: &str, kind: RecordType, asker: IpAddr) -> Local {
         zone().look_up(&Name::from_ascii(name).unwrap(), kind, asker)
     }
 
@@ -350,6 +406,31 @@ mod tests {
     }
 
     #[test]
+    fn names_have_addresses_of_both_kinds_and_those_names() {
+        let six: Ipv6Addr = "2001:db8:2::20".parse().unwrap();
+        let zone = zone().with_host([10, 9, 2, 20].into(), Some(("db".into(), Some(six))));
+        let asker = "2001:db8:2::99".parse().unwrap();
+        let ask = |name: &str, kind| zone.look_up(&name.parse().unwrap(), kind, asker);
+        let aaaa = |address: Ipv6Addr| Local::Found(vec![RData::AAAA(AAAA(address))]);
+        assert_eq!(ask("db.", RecordType::AAAA), aaaa(six));
+        assert_eq!(ask("db.", RecordType::A), a(&[[10, 9, 2, 20]]));
+        assert_eq!(ask("web.", RecordType::A), a(&[[10, 9, 2, 10]]), "the nearest");
+        assert_eq!(ask("web.", RecordType::AAAA), Local::Empty);
+        assert_eq!(ask("data-server.", RecordType::AAAA), aaaa("2001:db8:2::1".parse().unwrap()));
+        let reverse = |last: &str| {
+            format!("{last}.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.2.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa.")
+        };
+        let ptr = |name: &str| Local::Found(vec![RData::PTR(PTR(name.parse().unwrap()))]);
+        assert_eq!(ask(&reverse("0.2"), RecordType::PTR), ptr("db.vpc.example."));
+        assert_eq!(ask(&reverse("1.0"), RecordType::PTR), ptr("r-12-VM.vpc.example."));
+        assert_eq!(ask(&reverse("2.2"), RecordType::PTR), Local::Elsewhere);
+        assert!(zone.serves("2001:db8:2::1".parse().unwrap(), asker));
+        assert!(!zone.serves("2001:db8:2::1".parse().unwrap(), "2001:db8:3::1".parse().unwrap()));
+        let gone = zone.with_host([10, 9, 2, 20].into(), None);
+        assert_eq!(gone.look_up(&reverse("0.2").parse().unwrap(), RecordType::PTR, asker), Local::Elsewhere);
+    }
+
+    #[test]
     fn what_is_ours_or_private_is_not_asked_elsewhere() {
         for name in [
             "nobody.",
@@ -384,7 +465,7 @@ mod tests {
     #[test]
     fn only_guests_of_the_subnet_may_ask_unless_all_may() {
         let zone = zone();
-        let listener = Ipv4Addr::new(10, 9, 1, 1);
+        let listener = IpAddr::from([10, 9, 1, 1]);
         assert!(zone.serves(listener, TIER_1));
         assert!(!zone.serves(listener, TIER_2));
         let open = zone.with(Dns { open: true, ..Dns::default() });

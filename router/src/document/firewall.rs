@@ -1,4 +1,4 @@
-//! `firewallrules` (router contract 3.13).
+//! `firewallrules` and `ipv6firewallrules` (router contract 3.13).
 
 use std::net::Ipv4Addr;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{DocumentError, Node};
 use crate::{
     state::{Direction, FirewallRule, Packets, Protocol},
-    types::{Ports, Transport},
+    types::{Family, Ports, Transport},
 };
 
 /// One item of a `firewallrules` document.
@@ -22,7 +22,8 @@ pub struct FirewallChange {
 }
 
 impl FirewallChange {
-    pub(super) fn read(node: &Node<'_>) -> Result<Self, DocumentError> {
+    /// One item of the document of a family.
+    pub(super) fn read(node: &Node<'_>, family: Family) -> Result<Self, DocumentError> {
         let id = node.required("id")?;
         let path = node.path().to_owned();
         if node.flag("revoked", false)? {
@@ -32,6 +33,7 @@ impl FirewallChange {
         let direction = match traffic.to_ascii_lowercase().as_str() {
             "egress" => Direction::Egress,
             // A network that is routed has no public address before it.
+            "ingress" if family == Family::Six => Direction::Inward,
             "ingress" => node
                 .optional::<Ipv4Addr>("src_ip")?
                 .map_or(Direction::Inward, |address| Direction::Ingress { address }),
@@ -41,13 +43,13 @@ impl FirewallChange {
                 );
             }
         };
-        let (sources, sources_listed) = node.nets("source_cidr_list")?;
-        let (destinations, _) = node.nets("dest_cidr_list")?;
+        let (sources, sources_listed) = node.nets("source_cidr_list", family)?;
+        let (destinations, _) = node.nets("dest_cidr_list", family)?;
         if direction != Direction::Egress && !sources_listed {
             // An empty list would open it to everyone.
             return Err(node.error("source_cidr_list", "lists no source"));
         }
-        let protocol = protocol(node)?;
+        let protocol = protocol(node)?.of(family);
         let is_default = direction == Direction::Egress
             && protocol == Protocol::All
             && !sources_listed

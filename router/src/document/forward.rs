@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use super::{DocumentError, Node};
 use crate::{
     state::{Forward, ForwardKey},
-    types::Transport,
+    types::{Family, Transport},
 };
 
 /// One item of a `forwardrules` document.
@@ -35,7 +35,7 @@ impl ForwardChange {
             transport,
             ports: node.required("source_port_range")?,
         };
-        let (sources, _) = node.nets("source_cidr_list")?;
+        let (sources, _) = node.nets("source_cidr_list", Family::Four)?;
         let forward = Forward {
             sources,
             target: node.required("destination_ip_address")?,

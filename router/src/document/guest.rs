@@ -35,7 +35,8 @@ impl DhcpChange {
             return Err(root.error("host_name", format_args!("{:?} is no host name", shorten(&name))));
         }
         let default_nic = root.flag("default_entry", true)?;
-        Ok(Some(Self { remove, host: DhcpHost { mac, address, name, gateway, default_nic } }))
+        let six = root.optional("ipv6_address")?;
+        Ok(Some(Self { remove, host: DhcpHost { mac, address, six, name, gateway, default_nic } }))
     }
 }
 

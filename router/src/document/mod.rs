@@ -33,6 +33,8 @@ use node::Node;
 pub use vpc::{AclChange, AliasChange, RouteChange, TierChange};
 pub use vpn::{RemoteChange, SiteChange, UserChange, WireguardChange};
 
+use crate::types::Family;
+
 /// Largest document in bytes.
 pub const LIMIT: usize = 32 * 1024 * 1024;
 
@@ -68,6 +70,8 @@ pub enum Document {
     StaticNat(Vec<StaticNatChange>),
     /// `firewallrules`: ingress and egress rules come and go.
     Firewall(Vec<FirewallChange>),
+    /// `ipv6firewallrules`: the same of IPv6.
+    Firewall6(Vec<FirewallChange>),
     /// `dhcpentry`: one reservation.
     Dhcp(DhcpChange),
     /// `vmdata`: user data and metadata of one guest.
@@ -124,7 +128,12 @@ impl Document {
             "ips" => Self::Addresses(each(&root, "ip_address", AddressChange::read)?),
             "forwardrules" => Self::Forwards(each(&root, "rules", ForwardChange::read)?),
             "staticnatrules" => Self::StaticNat(each(&root, "rules", StaticNatChange::read)?),
-            "firewallrules" => Self::Firewall(each(&root, "rules", FirewallChange::read)?),
+            "firewallrules" => {
+                Self::Firewall(each(&root, "rules", |n| FirewallChange::read(n, Family::Four))?)
+            }
+            "ipv6firewallrules" => {
+                Self::Firewall6(each(&root, "rules", |n| FirewallChange::read(n, Family::Six))?)
+            }
             "dhcpentry" => match DhcpChange::read(&root)? {
                 Some(change) => Self::Dhcp(change),
                 None => Self::Nothing("dhcpentry without an IPv4 address".to_owned()),
@@ -142,9 +151,6 @@ impl Document {
             "remoteaccessvpn" => Self::Remote(RemoteChange::read(&root)?),
             "vpnuserlist" => Self::Users(each(&root, "vpn_users", UserChange::read)?),
             "wireguard" => Self::Wireguard(WireguardChange::read(&root)?),
-            "ipv6firewallrules" => {
-                return Err(root.error("type", format_args!("{kind} is not served by this router")));
-            }
             _ => Self::Nothing(kind),
         })
     }

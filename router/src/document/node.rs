@@ -2,13 +2,13 @@
 //! the place. Permissive as the senders are: numbers and truth values may come as text, `null` and the
 //! empty text count as absent.
 
-use std::{fmt::Display, net::Ipv4Addr, str::FromStr};
+use std::{fmt::Display, net::IpAddr, str::FromStr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde_json::Value;
 
 use super::DocumentError;
-use crate::types::Nets;
+use crate::types::{Family, Nets};
 
 /// An object within a document, and the path to it.
 #[derive(Debug, Clone)]
@@ -91,17 +91,21 @@ impl<'a> Node<'a> {
         self.optional(name)?.ok_or_else(|| self.error(name, "is missing"))
     }
 
-    /// IPv4 networks in a list, or in a text with commas between them; the second value tells whether
-    /// anything was listed at all. Only IPv6 ones are an error.
-    pub(super) fn nets(&self, name: &str) -> Result<(Nets, bool), DocumentError> {
-        let (nets, listed) = self.nets_of_either(name)?;
-        let nets = nets.ok_or_else(|| self.error(name, "holds no IPv4 network"))?;
+    /// Networks of a family in a list, or in a text with commas between them; the second value tells whether
+    /// anything was listed at all. Only those of the other family are an error.
+    pub(super) fn nets(&self, name: &str, family: Family) -> Result<(Nets, bool), DocumentError> {
+        let (nets, listed) = self.nets_of(name, family)?;
+        let version = match family {
+            Family::Four => 4,
+            Family::Six => 6,
+        };
+        let nets = nets.ok_or_else(|| self.error(name, format_args!("holds no IPv{version} network")))?;
         Ok((nets, listed))
     }
 
-    /// The same; `None` where only IPv6 networks are listed, which say nothing about IPv4 packets, and are
-    /// not to be taken for any. A bare address is a network of one.
-    pub(super) fn nets_of_either(&self, name: &str) -> Result<(Option<Nets>, bool), DocumentError> {
+    /// The same; `None` where only networks of the other family are listed, which say nothing about packets of this
+    /// one, and are not to be taken for any. A bare address is a network of one.
+    pub(super) fn nets_of(&self, name: &str, family: Family) -> Result<(Option<Nets>, bool), DocumentError> {
         let mut texts: Vec<&str> = Vec::new();
         match self.get(name) {
             None => {}
@@ -115,15 +119,15 @@ impl<'a> Node<'a> {
             }
             Some(_) => return Err(self.error(name, "is no list of networks")),
         }
-        let mut nets: Vec<Ipv4Net> = Vec::new();
+        let mut nets: Vec<IpNet> = Vec::new();
         for (n, text) in texts.iter().enumerate() {
-            if text.contains(':') {
-                continue;
-            }
-            let net = text.parse().ok().or_else(|| text.parse::<Ipv4Addr>().ok().map(Ipv4Net::from));
+            let net = text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
             let bad =
                 || self.error(&format!("{name}[{n}]"), format_args!("{:?} is no network", shorten(text)));
-            nets.push(net.ok_or_else(bad)?);
+            let net = net.ok_or_else(bad)?;
+            if net.addr().is_ipv6() == (family == Family::Six) {
+                nets.push(net);
+            }
         }
         let listed = !texts.is_empty();
         Ok(((!nets.is_empty() || !listed).then(|| Nets::new(nets)), listed))

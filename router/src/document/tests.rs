@@ -70,7 +70,15 @@ fn an_error_names_the_place() {
         ),
         (r#"{"type":"loadbalancer","rules":[]}"#, "rules: holds 0 configurations, not one"),
         (r#"{"type":"bgppeers"}"#, "peers: is missing, or no list"),
-        (r#"{"type":"ipv6firewallrules"}"#, "type: ipv6firewallrules is not served by this router"),
+        (r#"{"type":"ipv6firewallrules"}"#, "rules: is missing, or no list"),
+        (
+            r#"{"type":"ipv6firewallrules","rules":[{"id":1,"traffic_type":"Egress","protocol":"tcp","source_cidr_list":["10.1.1.0/24"]}]}"#,
+            "rules[0].source_cidr_list: holds no IPv6 network",
+        ),
+        (
+            r#"{"type":"guestnetwork","mac_address":"02:01:00:cc:00:09","router_guest_ip":"10.9.1.1","router_guest_netmask":"255.255.255.0","router_guest_ip6":"2001:db8::1","cidr6":"129"}"#,
+            r#"cidr6: "129" is no length of a prefix"#,
+        ),
     ] {
         let error = error(text).to_string();
         assert!(error.starts_with(message), "{error}");
@@ -103,7 +111,7 @@ proptest! {
 
     #[test]
     fn any_members_are_read_or_refused(
-        kind in "(ips|forwardrules|staticnatrules|firewallrules|dhcpentry|vmdata|vmpassword|monitorservice|guestnetwork|networkacl|staticroutes|ipaliases|site2sitevpn|remoteaccessvpn|vpnuserlist|wireguard)",
+        kind in "(ips|forwardrules|staticnatrules|firewallrules|ipv6firewallrules|bgppeers|dhcpentry|vmdata|vmpassword|monitorservice|guestnetwork|networkacl|staticroutes|ipaliases|site2sitevpn|remoteaccessvpn|vpnuserlist|wireguard)",
         list in "(ip_address|rules|vm_metadata|ingress_rules|egress_rules|routes|aliases|vpn_users|peers)",
         members in prop::collection::vec(("[a-z_]{1,24}", "[ -~]{0,20}"), 0..12),
     ) {

@@ -1,14 +1,14 @@
 //! `guestnetwork`, `networkacl`, `staticroutes` and `ipaliases` (router contract 3.6, 3.7, 3.16, 3.19).
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::{DocumentError, Node, firewall::icmp, node::shorten};
 use crate::{
     mac::Mac,
-    state::{Acl, AclRule, Protocol, Tier},
-    types::{Ports, Transport, prefix_of},
+    state::{Acl, AclRule, Outside6, Protocol, Tier, Tier6},
+    types::{Family, Ports, Transport, prefix_of},
 };
 
 /// Domain of a tier that has none.
@@ -36,11 +36,12 @@ impl TierChange {
             address: root.required("router_guest_ip")?,
             prefix,
             gateway: root.optional("router_guest_gateway")?,
-            resolvers: resolvers(root)?,
+            resolvers: resolvers(root, "dns", four)?,
             domain: root.text("domain_name")?.unwrap_or_else(|| DOMAIN.to_owned()),
             is_gateway: root.flag("is_vr_guest_gateway", true)?,
             network: root.optional("network_id")?.unwrap_or_default(),
             mtu: root.optional("mtu")?,
+            six: six(root)?,
         };
         if tier.mtu.is_some_and(|mtu| mtu < 576) {
             return Err(root.error("mtu", "is below 576"));
@@ -56,18 +57,80 @@ fn device(root: &Node<'_>) -> Result<Option<u32>, DocumentError> {
     number.map(Some).ok_or_else(|| root.error("device", format_args!("{:?} is no eth<N>", shorten(&text))))
 }
 
-/// IPv4 resolvers of a list with commas.
-fn resolvers(root: &Node<'_>) -> Result<Vec<Ipv4Addr>, DocumentError> {
+/// Resolvers of a list with commas, those of one family.
+fn resolvers<A: PartialEq>(
+    root: &Node<'_>,
+    name: &str,
+    of: impl Fn(IpAddr) -> Option<A>,
+) -> Result<Vec<A>, DocumentError> {
     let mut all = Vec::new();
-    let list = root.text("dns")?.unwrap_or_default();
+    let list = root.text(name)?.unwrap_or_default();
     for text in list.split(',').map(str::trim).filter(|t| !t.is_empty() && *t != "null") {
-        match text.parse() {
-            Ok(IpAddr::V4(address)) if !all.contains(&address) => all.push(address),
-            Ok(_) => {}
-            Err(_) => return Err(root.error("dns", format_args!("{:?} is no address", shorten(text)))),
-        }
+        let address = text.parse::<IpAddr>();
+        let address =
+            address.map_err(|_| root.error(name, format_args!("{:?} is no address", shorten(text))))?;
+        all.extend(of(address).filter(|address| !all.contains(address)));
     }
     Ok(all)
+}
+
+const fn four(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    }
+}
+
+const fn six_of(address: IpAddr) -> Option<Ipv6Addr> {
+    match address {
+        IpAddr::V6(address) => Some(address),
+        IpAddr::V4(_) => None,
+    }
+}
+
+/// IPv6 of a tier.
+fn six(root: &Node<'_>) -> Result<Option<Tier6>, DocumentError> {
+    let Some(address) = root.optional::<Ipv6Addr>("router_guest_ip6")? else { return Ok(None) };
+    let outside = match root.optional::<Ipv6Addr>("router_ip6")? {
+        None => None,
+        Some(address) => {
+            let net = with_prefix(root, "router_ip6", address, "router_ip6_cidr", None)?;
+            Some(Outside6 { net, gateway: root.optional("router_ip6_gateway")? })
+        }
+    };
+    Ok(Some(Tier6 {
+        net: with_prefix(root, "router_guest_ip6", address, "router_guest_ip6_cidr", Some("cidr6"))?,
+        gateway: root.optional("router_guest_ip6_gateway")?,
+        resolvers: resolvers(root, "dns6", six_of)?,
+        outside,
+    }))
+}
+
+/// An address with the length of its prefix, which is told alone or with its network; 64 where it is not told.
+fn with_prefix(
+    root: &Node<'_>,
+    name: &str,
+    address: Ipv6Addr,
+    network: &str,
+    length: Option<&str>,
+) -> Result<Ipv6Net, DocumentError> {
+    if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
+        return Err(root.error(name, format_args!("{address} is no address of a machine")));
+    }
+    let alone = match length {
+        None => None,
+        Some(length) => root.text(length)?.map(|text| (length, text)),
+    };
+    let prefix = match (alone, root.optional::<Ipv6Net>(network)?) {
+        (Some((length, text)), _) => {
+            let prefix = text.trim().parse::<u8>().ok().filter(|prefix| *prefix <= 128);
+            let bad = || root.error(length, format_args!("{:?} is no length of a prefix", shorten(&text)));
+            prefix.ok_or_else(bad)?
+        }
+        (None, Some(net)) => net.prefix_len(),
+        (None, None) => 64,
+    };
+    Ipv6Net::new(address, prefix).map_err(|error| root.error(name, error))
 }
 
 /// A `networkacl` document.
@@ -86,7 +149,7 @@ impl AclChange {
                 return Ok(Vec::new());
             }
             let rules = root.objects(name)?;
-            rules.iter().filter_map(|node| rule(node).transpose()).collect()
+            rules.iter().map(rule).collect()
         };
         let acl =
             Acl { device: device(root)?, ingress: list("ingress_rules")?, egress: list("egress_rules")? };
@@ -94,8 +157,7 @@ impl AclChange {
     }
 }
 
-/// One rule; `None` where it is about IPv6 only.
-fn rule(node: &Node<'_>) -> Result<Option<AclRule>, DocumentError> {
+fn rule(node: &Node<'_>) -> Result<AclRule, DocumentError> {
     let word = node.required::<String>("type")?;
     let protocol = match word.to_ascii_lowercase().as_str() {
         "all" => Protocol::All,
@@ -108,9 +170,9 @@ fn rule(node: &Node<'_>) -> Result<Option<AclRule>, DocumentError> {
             return Err(node.error("type", reason));
         }
     };
-    let (nets, _) = node.nets_of_either("cidr")?;
-    let allow = node.flag("allowed", false)?;
-    Ok(nets.map(|nets| AclRule { nets, protocol, allow }))
+    let nets = |family| node.nets_of("cidr", family).map(|(nets, _)| nets);
+    let (nets, nets6) = (nets(Family::Four)?, nets(Family::Six)?);
+    Ok(AclRule { nets, nets6, protocol, allow: node.flag("allowed", false)? })
 }
 
 /// `None` for every port: absent, or 0 to 0.

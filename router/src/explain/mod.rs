@@ -6,7 +6,10 @@ mod tests;
 pub(crate) mod text;
 mod walk;
 
-use std::{fmt, net::Ipv4Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use crate::{
     link::plan::{Links, MAIN, Via},
@@ -91,7 +94,10 @@ fn route(links: &Links, source: Ipv4Addr, destination: Ipv4Addr, mark: u32) -> O
     let mut rules: Vec<_> = links.rules.iter().collect();
     rules.sort_by_key(|rule| rule.preference);
     let of_table = |table: u32| {
-        let routes = links.routes.iter().filter(|r| r.table == table && r.destination.contains(&destination));
+        let routes = links
+            .routes
+            .iter()
+            .filter(|r| r.table == table && r.destination.contains(&IpAddr::V4(destination)));
         routes
             .max_by_key(|r| r.destination.prefix_len())
             .map(|r| (r.destination.prefix_len(), r.via.as_ref()))

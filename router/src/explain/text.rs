@@ -9,7 +9,7 @@ pub(crate) fn conditions(matches: &[Match]) -> String {
 }
 
 fn condition(condition: &Match) -> String {
-    let nets = |nets: &[ipnet::Ipv4Net]| nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let nets = |nets: &[ipnet::IpNet]| nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     match condition {
         Match::In(nic) => format!("in by {nic}"),
         Match::Out(nic) => format!("out by {nic}"),
@@ -22,6 +22,11 @@ fn condition(condition: &Match) -> String {
         Match::Icmp => "icmp".to_owned(),
         Match::IcmpType(kind) => format!("icmp type {kind}"),
         Match::IcmpCode(code) => format!("icmp code {code}"),
+        Match::Six => "IPv6".to_owned(),
+        Match::Icmp6 => "icmpv6".to_owned(),
+        Match::Icmp6Type(kind) => format!("icmpv6 type {kind}"),
+        Match::Icmp6Code(code) => format!("icmpv6 code {code}"),
+        Match::Near => "from a neighbour".to_owned(),
         Match::Ports(transport, ports) => match ports.single() {
             Some(port) => format!("{} port {port}", transport.word()),
             None => format!("{} ports {ports}", transport.word()),

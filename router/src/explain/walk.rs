@@ -1,6 +1,9 @@
 //! A packet's way through the table.
 
-use std::{fmt::Write as _, net::Ipv4Addr};
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use super::{ICMP, Packet, is_own, route, text};
 use crate::{
@@ -104,7 +107,11 @@ impl<'a> Walk<'a> {
         match rule {
             Some((front, rule)) => {
                 let limited = !rule.sources.is_any()
-                    && !rule.sources.as_slice().iter().any(|net| net.contains(&self.packet.source));
+                    && !rule
+                        .sources
+                        .as_slice()
+                        .iter()
+                        .any(|net| net.contains(&IpAddr::V4(self.packet.source)));
                 let fate = if limited {
                     "which closes it: the source is not allowed"
                 } else {
@@ -275,8 +282,9 @@ impl<'a> Walk<'a> {
         let known = |field: Field, set: &str| {
             self.plan.table.maps.get(set).is_some_and(|m| m.elements.contains_key(&vec![self.part(field)]))
         };
-        let among =
-            |nets: &[ipnet::Ipv4Net], address: Ipv4Addr| nets.iter().any(|net| net.contains(&address));
+        let among = |nets: &[ipnet::IpNet], address: Ipv4Addr| {
+            nets.iter().any(|net| net.contains(&IpAddr::V4(address)))
+        };
         match condition {
             Match::In(nic) => *nic == self.came_by,
             Match::Out(nic) => *nic == self.leaves_by,
@@ -295,6 +303,8 @@ impl<'a> Walk<'a> {
             // Replies of the router itself: no first packet. One that is asked about came in the clear, and a tunnel
             // that should be there is.
             Match::FromPort(..) | Match::Established | Match::Decrypted | Match::Bare => false,
+            // Packets of IPv4 are explained.
+            Match::Six | Match::Icmp6 | Match::Icmp6Type(_) | Match::Icmp6Code(_) | Match::Near => false,
             Match::Translated => self.translated,
         }
     }

@@ -106,6 +106,10 @@ pub(crate) fn protocol(protocol: Protocol) -> Vec<Match> {
             let (kind, code) = (kind.map(Match::IcmpType), code.map(Match::IcmpCode));
             [Match::Icmp].into_iter().chain(kind).chain(code).collect()
         }
+        Protocol::Icmp6 { kind, code } => {
+            let (kind, code) = (kind.map(Match::Icmp6Type), code.map(Match::Icmp6Code));
+            [Match::Icmp6].into_iter().chain(kind).chain(code).collect()
+        }
         Protocol::Number(number) => vec![Match::Number(number)],
     }
 }

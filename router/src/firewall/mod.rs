@@ -5,6 +5,7 @@
 //! and ping on it are open whatever documents say.
 
 mod bag;
+pub(crate) mod six;
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
@@ -17,7 +18,7 @@ use crate::{
     nft::{Action, Base, Field, Hook, Key, Match, Part, Table, Value, ValueKind},
     redundancy,
     state::{Direction, FirewallRule, Kind, Packets},
-    types::{Nets, Ports, Transport},
+    types::{Family, Nets, Ports, Transport},
     view::{GuestNic, View},
     vpn,
 };
@@ -128,7 +129,7 @@ fn gate(view: &View<'_>, table: &mut Table) {
     chain.add([], Action::Lookup(vec![Field::Destination], "gate_rules"));
     chain.add([], Action::Drop);
     let mut bags: BTreeMap<Ipv4Addr, Vec<&Packets>> = BTreeMap::new();
-    for rule in rules(view) {
+    for rule in rules(view, Family::Four) {
         if let Direction::Ingress { address } = rule.direction
             && view.state.addresses.contains_key(&address)
         {
@@ -141,9 +142,16 @@ fn gate(view: &View<'_>, table: &mut Table) {
 }
 
 /// The rules that the plan is about.
-fn rules<'a>(view: &View<'a>) -> impl Iterator<Item = &'a FirewallRule> {
+fn rules<'a>(view: &View<'a>, family: Family) -> impl Iterator<Item = &'a FirewallRule> {
     let scope = view.scope;
-    view.state.firewall.values().filter(move |rule| scope.has_rule(rule))
+    all_rules(view, family).filter(move |rule| scope.has_rule(family, rule))
+}
+
+fn all_rules<'a>(view: &View<'a>, family: Family) -> impl Iterator<Item = &'a FirewallRule> {
+    match family {
+        Family::Four => view.state.firewall.values(),
+        Family::Six => view.state.firewall6.values(),
+    }
 }
 
 /// What the router itself answers.
@@ -156,6 +164,8 @@ fn input(view: &View<'_>, table: &mut Table) {
     let ssh = [Match::In(format!("eth{}", view.setup.ssh))].into_iter();
     chain.add(ssh.chain(one_port(Transport::Tcp, SSH)).collect::<Vec<_>>(), Action::Accept);
     chain.add([Match::In(view.control()), Match::Icmp], Action::Accept);
+    six::input(view, table);
+    let chain = table.chain("input");
     chain.add([], Action::Lookup(vec![Field::InNic], "input_guests"));
     // Where there is a gate, it has let it through.
     chain.add([Match::Known(Field::Destination, PUBLIC), Match::Icmp], Action::Accept);
@@ -186,7 +196,7 @@ fn input_guest(view: &View<'_>, nic: &GuestNic<'_>, table: &mut Table, name: &st
     chain.add(one_port(Transport::Udp, 67).into_iter().collect::<Vec<_>>(), Action::Accept);
     let mut services = vec![(Transport::Tcp, 80), (Transport::Tcp, 443), (Transport::Tcp, 8080)];
     let dns = [(Transport::Udp, 53), (Transport::Tcp, 53)];
-    let mine = Match::To(nic.addresses.iter().map(|net| Ipv4Net::from(net.addr())).collect());
+    let mine = Match::to(nic.addresses.iter().map(|net| Ipv4Net::from(net.addr())));
     match (view.serves_dns(), view.setup.exposed_dns) {
         (false, _) => {}
         (true, false) => services.extend(dns),
@@ -212,6 +222,8 @@ fn forward(view: &View<'_>, table: &mut Table) {
     chain.add([], Action::Jump(COUNT_FORWARD.into()));
     chain.add([Match::In(control.clone())], Action::Drop);
     chain.add([Match::Out(control)], Action::Drop);
+    six::forward(view, table);
+    let chain = table.chain("forward");
     if vpn::filter::is_used(view) {
         chain.add([], Action::Jump(vpn::filter::GUARD.into()));
     }
@@ -233,41 +245,62 @@ fn forward(view: &View<'_>, table: &mut Table) {
     }
     chain.add([from, Match::Known(Field::OutNic, PUBLIC_NICS)], Action::Jump("egress".into()));
     if view.setup.routed {
-        inward(view, table);
+        inward(view, table, Family::Four);
     }
-    egress(view, table);
+    egress(view, table, Family::Four);
+}
+
+/// Names of what rules of a direction become.
+struct Names {
+    chain: &'static str,
+    /// Bags of rules, and where those for one port of each are looked up.
+    bags: [(&'static str, &'static str); 2],
 }
 
 /// What reaches guests of a network that is routed: what rules let through.
-fn inward(view: &View<'_>, table: &mut Table) {
-    table.map("inward_rules_ports", &bag::BARE, ValueKind::Verdict);
-    let rules = rules(view).filter(|rule| rule.direction == Direction::Inward);
-    bag::add(table, "inward_rules", None, Verdict::Accept, rules.map(|rule| &rule.packets));
-    let chain = table.chain("inward");
-    chain.add([], Action::Lookup(bag::BARE.to_vec(), "inward_rules_ports"));
-    chain.add([], Action::Jump("inward_rules".into()));
+fn inward(view: &View<'_>, table: &mut Table, family: Family) {
+    let (chain, bag, ports) = match family {
+        Family::Four => ("inward", "inward_rules", "inward_rules_ports"),
+        Family::Six => ("inward6", "inward6_rules", "inward6_rules_ports"),
+    };
+    table.map(ports, &bag::BARE, ValueKind::Verdict);
+    let rules = rules(view, family).filter(|rule| rule.direction == Direction::Inward);
+    bag::add(table, bag, None, Verdict::Accept, rules.map(|rule| &rule.packets));
+    let chain = table.chain(chain);
+    chain.add([], Action::Lookup(bag::BARE.to_vec(), ports));
+    chain.add([], Action::Jump(bag.into()));
     chain.add([], Action::Drop);
 }
 
 /// What guests may send out. Rules do the opposite of the network's default; without a rule for the
 /// default nothing more goes out (router contract 3.13).
-fn egress(view: &View<'_>, table: &mut Table) {
-    table.map("egress_deny_ports", &bag::BARE, ValueKind::Verdict);
-    table.map("egress_allow_ports", &bag::BARE, ValueKind::Verdict);
+fn egress(view: &View<'_>, table: &mut Table, family: Family) {
+    let Names { chain, bags: [deny, allow] } = match family {
+        Family::Four => Names {
+            chain: "egress",
+            bags: [("egress_deny", "egress_deny_ports"), ("egress_allow", "egress_allow_ports")],
+        },
+        Family::Six => Names {
+            chain: "egress6",
+            bags: [("egress6_deny", "egress6_deny_ports"), ("egress6_allow", "egress6_allow_ports")],
+        },
+    };
     let is_egress = |rule: &&FirewallRule| rule.direction == Direction::Egress;
     let of = |allow: bool| {
-        let rules = rules(view).filter(is_egress).filter(move |r| !r.is_default && r.default_allow == allow);
-        rules.map(|rule| &rule.packets)
+        let rules = rules(view, family).filter(is_egress);
+        rules.filter(move |r| !r.is_default && r.default_allow == allow).map(|rule| &rule.packets)
     };
-    bag::add(table, "egress_deny", None, Verdict::Drop, of(true));
-    bag::add(table, "egress_allow", None, Verdict::Accept, of(false));
-    let mut all = view.state.firewall.values().filter(is_egress);
-    let open = all.any(|rule| rule.is_default && rule.default_allow);
-    let chain = table.chain("egress");
-    chain.add([], Action::Lookup(bag::BARE.to_vec(), "egress_deny_ports"));
-    chain.add([], Action::Jump("egress_deny".into()));
-    chain.add([], Action::Lookup(bag::BARE.to_vec(), "egress_allow_ports"));
-    chain.add([], Action::Jump("egress_allow".into()));
+    for (_, ports) in [deny, allow] {
+        table.map(ports, &bag::BARE, ValueKind::Verdict);
+    }
+    bag::add(table, deny.0, None, Verdict::Drop, of(true));
+    bag::add(table, allow.0, None, Verdict::Accept, of(false));
+    let open = all_rules(view, family).filter(is_egress).any(|rule| rule.is_default && rule.default_allow);
+    let chain = table.chain(chain);
+    for (bag, ports) in [deny, allow] {
+        chain.add([], Action::Lookup(bag::BARE.to_vec(), ports));
+        chain.add([], Action::Jump(bag.into()));
+    }
     chain.add([], if open { Action::Accept } else { Action::Drop });
 }
 

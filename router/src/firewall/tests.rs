@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     plan::plan,
-    state::tests::{address, after, devices, setup},
+    state::tests::{SIX, address, after, after_at, devices, setup, setup_of},
 };
 
 /// The ingress rules of router contract 5.1, and one of every other kind.
@@ -101,4 +101,57 @@ fn replies_leave_by_the_nic_that_the_request_came_in_by() {
         _ => None,
     });
     assert_eq!(marks.collect::<Vec<_>>(), [("eth2", 102), ("eth3", 103)]);
+}
+
+const SIX_RULES: &str = r#"{"rules":[
+    {"id":0,"src_ip":"","protocol":"all","revoked":false,"already_added":false,"source_cidr_list":[],"dest_cidr_list":[],
+     "purpose":"Ipv6Firewall","traffic_type":"Egress","default_egress_policy":true,"guest_ip6_cidr":"2001:db8:1::/64"},
+    {"id":61,"protocol":"tcp","src_port_range":[80,80],"revoked":false,"already_added":true,"source_cidr_list":["::/0"],
+     "dest_cidr_list":["2001:db8:1::20/128"],"purpose":"Ipv6Firewall","traffic_type":"Ingress",
+     "default_egress_policy":true,"guest_ip6_cidr":"2001:db8:1::/64"},
+    {"id":62,"protocol":"icmp","icmp_type":-1,"icmp_code":-1,"source_cidr_list":["::/0"],"dest_cidr_list":["::/0"],
+     "traffic_type":"Ingress","default_egress_policy":true}],
+    "type":"ipv6firewallrules","delete_from_processed_cache":false}"#;
+
+#[test]
+fn rules_of_ipv6_stand_apart_from_those_of_ipv4() {
+    let setup = setup_of(SIX);
+    let table = |documents: &[&str]| plan(&setup, &after_at(&setup, documents), &devices()).table;
+    let closed = table(&[]);
+    assert_eq!(
+        closed.chains["egress6"].rules.last().unwrap().action,
+        Action::Drop,
+        "until something is told"
+    );
+    assert_eq!(closed.chains["inward6"].rules.last().unwrap().action, Action::Drop);
+    let open = table(&[SIX_RULES]);
+    assert_eq!(open.chains["egress6"].rules.last().unwrap().action, Action::Accept);
+    let to = Match::To(vec!["2001:db8:1::20/128".parse().unwrap()]);
+    let port = vec![Part::Transport(Transport::Tcp), Part::Port(80)];
+    assert_eq!(open.maps["inward6_rules_ports"].elements[&port], Value::Jump("inward6_rules_tcp_80".into()));
+    assert_eq!(open.chains["inward6_rules_tcp_80"].rules[0].matches[0], to);
+    assert_eq!(open.chains["inward6_rules"].rules[0].matches, [Match::Icmp6]);
+    assert_eq!(open.chains["egress"], closed.chains["egress"], "nothing changes for IPv4");
+    let revoked = SIX_RULES.replace(r#""revoked":false"#, r#""revoked":true"#);
+    assert_ne!(
+        table(&[SIX_RULES, &revoked]).chains["inward6_rules"],
+        closed.chains["inward6_rules"],
+        "what is not named stays"
+    );
+    // A change is planned for what it is about, and that is all that it changes.
+    let (before, after) = (after_at(&setup, &[]), after_at(&setup, &[SIX_RULES]));
+    let edits = crate::state::Edits::between(&before, &after);
+    let (scope, devices) = (crate::scope::Scope::of(&edits, &before, &after), devices());
+    let within = |state| crate::plan::table(&View::new(&setup, state, &devices).within(&scope));
+    assert_eq!(within(&after).digest_after(&within(&before), closed.digest()), open.digest());
+    assert!(within(&after).maps["gate_ports"].elements.is_empty());
+    // Without IPv6 no packet of it passes.
+    let without = super::tests::table(&[]);
+    assert!(!without.chains.contains_key("forward6"));
+    assert!(
+        without.chains["forward"]
+            .rules
+            .iter()
+            .any(|rule| rule.matches == [Match::Six] && rule.action == Action::Drop)
+    );
 }

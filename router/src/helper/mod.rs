@@ -97,7 +97,7 @@ pub fn plan(view: &View<'_>, table: &mut Table) {
                 && forwards.iter().any(|forward| forward.ports.single() == Some(port))
         };
         if let Some(helper) = helpers.iter().find(leads_to) {
-            let to = Match::To(vec![key.address.into()]);
+            let to = Match::to([ipnet::Ipv4Net::from(key.address)]);
             table.chain(CHAIN).add([to, Match::Ports(key.transport, key.ports)], Action::Help(*helper));
         }
     }

@@ -1,7 +1,7 @@
 //! NICs: their addresses, routes and rules ([`plan`]), brought about by netlink ([`netlink`]), and news
-//! of new addresses ([`arp`]).
+//! of new addresses ([`announce`]).
 
-pub mod arp;
+pub mod announce;
 mod devices;
 pub mod netlink;
 pub mod plan;

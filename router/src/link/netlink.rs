@@ -4,13 +4,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
     time::Duration,
 };
 
 use futures_util::{Stream, StreamExt as _};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use netlink_packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressMessage},
@@ -89,7 +89,7 @@ impl Netlink {
         let Some(index) = self.devices().await?.get(nic).map(|device| device.index) else { return Ok(false) };
         let question = self.handle.address().get().set_link_index_filter(index).execute();
         let all = self.collect("list of addresses", question).await?;
-        Ok(all.iter().any(|message| address_of(message) == Some(net)))
+        Ok(all.iter().any(|message| address_of(message) == Some(net.into())))
     }
 
     /// Changes whenever something about a NIC does, or, where that is told, about an address.
@@ -129,15 +129,21 @@ impl Netlink {
     pub async fn present(&self) -> Result<Present, LinkError> {
         let devices = self.devices().await?;
         let name_of = |index: u32| devices.0.iter().find(|d| d.index == index).map(|d| d.name.clone());
-        let mut addresses: BTreeMap<String, Vec<Ipv4Net>> = BTreeMap::new();
+        let mut addresses: BTreeMap<String, Vec<IpNet>> = BTreeMap::new();
         for message in self.collect("list of addresses", self.handle.address().get().execute()).await? {
-            if let (Some(name), Some(net)) = (name_of(message.header.index), address_of(&message)) {
-                addresses.entry(name).or_default().push(net);
+            let device = devices.0.iter().find(|d| d.index == message.header.index);
+            let (Some(device), Some(net)) = (device, address_of(&message)) else { continue };
+            if net.addr() != device.mac.link_local() {
+                addresses.entry(device.name.clone()).or_default().push(net);
             }
         }
-        let question = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let routes = self.collect("list of routes", self.handle.route().get(question).execute()).await?;
-        let routes: BTreeSet<Route> = routes.iter().filter_map(|m| route_of(m, name_of)).collect();
+        let mut routes = BTreeSet::new();
+        for question in
+            [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()]
+        {
+            let all = self.collect("list of routes", self.handle.route().get(question).execute()).await?;
+            routes.extend(all.iter().filter_map(|message| route_of(message, name_of)));
+        }
         let rules = self.collect("list of rules", self.handle.rule().get(IpVersion::V4).execute()).await?;
         let rules: BTreeSet<Rule> = rules.iter().filter_map(rule_of).collect();
         Ok(Present { devices, addresses, routes, rules })
@@ -226,15 +232,15 @@ impl Netlink {
                 timeout(LIMIT, link.set(message).execute()).await
             }
             Step::AddAddress(nic, net) => {
-                let add = address.add(index(nic)?, IpAddr::V4(net.addr()), net.prefix_len());
+                let add = address.add(index(nic)?, net.addr(), net.prefix_len());
                 timeout(LIMIT, add.replace().execute()).await
             }
             Step::DeleteAddress(nic, net) => {
                 let mut message = AddressMessage::default();
-                message.header.family = AddressFamily::Inet;
+                message.header.family = family(net.addr());
                 message.header.index = index(nic)?;
                 message.header.prefix_len = net.prefix_len();
-                message.attributes.push(AddressAttribute::Local(IpAddr::V4(net.addr())));
+                message.attributes.push(AddressAttribute::Local(net.addr()));
                 timeout(LIMIT, address.del(message).execute()).await
             }
             Step::SetRoute(new, _) => {
@@ -281,26 +287,56 @@ fn reason(error: &rtnetlink::Error) -> String {
     }
 }
 
-fn address_of(message: &AddressMessage) -> Option<Ipv4Net> {
-    let local = message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+/// IPv6 has one address where IPv4 tells both ends.
+fn address_of(message: &AddressMessage) -> Option<IpNet> {
+    let address = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(IpAddr::V4(address)) => Some(IpAddr::V4(*address)),
+        AddressAttribute::Address(IpAddr::V6(address)) => Some(IpAddr::V6(*address)),
         _ => None,
     })?;
-    Ipv4Net::new(local, message.header.prefix_len).ok()
+    IpNet::new(address, message.header.prefix_len).ok()
+}
+
+const fn family(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+const fn unspecified(family: AddressFamily) -> IpAddr {
+    match family {
+        AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    }
+}
+
+fn address_in(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
+        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
+        _ => None,
+    }
+}
+
+fn of_route(address: IpAddr) -> RouteAddress {
+    match address {
+        IpAddr::V4(address) => RouteAddress::Inet(address),
+        IpAddr::V6(address) => RouteAddress::Inet6(address),
+    }
 }
 
 fn route_of(message: &RouteMessage, name_of: impl Fn(u32) -> Option<String>) -> Option<Route> {
-    if message.header.protocol != PROTOCOL || message.header.address_family != AddressFamily::Inet {
+    let family = message.header.address_family;
+    if message.header.protocol != PROTOCOL || !matches!(family, AddressFamily::Inet | AddressFamily::Inet6) {
         return None;
     }
+    let nobody = unspecified(family);
     let mut table = u32::from(message.header.table);
-    let (mut destination, mut gateway, mut nic, mut source) = (Ipv4Addr::UNSPECIFIED, None, None, None);
+    let (mut destination, mut gateway, mut nic, mut source) = (nobody, None, None, None);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Table(number) => table = *number,
-            RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = *address,
-            RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(*address),
-            RouteAttribute::PrefSource(RouteAddress::Inet(address)) => source = Some(*address),
+            RouteAttribute::Destination(address) => destination = address_in(address)?,
+            RouteAttribute::Gateway(address) => gateway = address_in(address),
+            RouteAttribute::PrefSource(address) => source = address_in(address),
             RouteAttribute::Oif(index) => nic = name_of(*index),
             _ => {}
         }
@@ -308,18 +344,18 @@ fn route_of(message: &RouteMessage, name_of: impl Fn(u32) -> Option<String>) -> 
     let via = match message.header.kind {
         RouteType::Throw => None,
         _ => Some(Via {
-            gateway: gateway.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            gateway: gateway.unwrap_or(nobody),
             nic: nic.unwrap_or_default(),
-            source: source.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            source: source.unwrap_or(nobody),
         }),
     };
-    let destination = Ipv4Net::new(destination, message.header.destination_prefix_length).ok()?;
+    let destination = IpNet::new(destination, message.header.destination_prefix_length).ok()?;
     Some(Route { table, destination, via })
 }
 
 fn route_message(route: &Route, out: Option<u32>) -> RouteMessage {
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
+    message.header.address_family = family(route.destination.addr());
     message.header.protocol = PROTOCOL;
     message.header.scope = RouteScope::Universe;
     message.header.destination_prefix_length = route.destination.prefix_len();
@@ -327,13 +363,13 @@ fn route_message(route: &Route, out: Option<u32>) -> RouteMessage {
     message.header.table = u8::try_from(route.table).unwrap_or(RouteHeader::RT_TABLE_UNSPEC);
     message.attributes.push(RouteAttribute::Table(route.table));
     if route.destination.prefix_len() > 0 {
-        let network = RouteAddress::Inet(route.destination.network());
+        let network = of_route(route.destination.network());
         message.attributes.push(RouteAttribute::Destination(network));
     }
     if let (Some(via), Some(out)) = (&route.via, out) {
         message.attributes.push(RouteAttribute::Oif(out));
-        message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(via.gateway)));
-        message.attributes.push(RouteAttribute::PrefSource(RouteAddress::Inet(via.source)));
+        message.attributes.push(RouteAttribute::Gateway(of_route(via.gateway)));
+        message.attributes.push(RouteAttribute::PrefSource(of_route(via.source)));
     }
     message
 }

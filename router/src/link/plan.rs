@@ -2,10 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::Devices;
 use crate::{
@@ -40,6 +40,8 @@ pub struct Links {
 pub struct NicPlan {
     /// Addresses with their prefixes, the main one first.
     pub addresses: Vec<Ipv4Net>,
+    /// The same of IPv6, without the link-local address that the kernel gives it.
+    pub six: Vec<Ipv6Net>,
     /// MTU; `None` leaves it as it is.
     pub mtu: Option<u32>,
     /// An address that VRRP brings and takes away.
@@ -54,7 +56,7 @@ pub struct Route {
     /// Number of its table.
     pub table: u32,
     /// To where.
-    pub destination: Ipv4Net,
+    pub destination: IpNet,
     /// By which gateway and NIC; `None` sends the search back to the next rule ("throw").
     pub via: Option<Via>,
 }
@@ -63,11 +65,17 @@ pub struct Route {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Via {
     /// The gateway.
-    pub gateway: Ipv4Addr,
+    pub gateway: IpAddr,
     /// Name of the NIC.
     pub nic: String,
     /// What the router's own packets carry as their source.
-    pub source: Ipv4Addr,
+    pub source: IpAddr,
+}
+
+impl Via {
+    fn four(gateway: Ipv4Addr, nic: &str, source: Ipv4Addr) -> Self {
+        Self { gateway: gateway.into(), nic: nic.to_owned(), source: source.into() }
+    }
 }
 
 /// One rule that leads to a table.
@@ -94,18 +102,21 @@ pub fn plan(view: &View<'_>, devices: &Devices) -> Links {
         let (addresses, mtu) = (nic.own().to_vec(), nic.mtu.map(u32::from));
         // Where VRRP is not there, nobody else takes the address away.
         let shared = nic.shared.filter(|_| !view.setup.pair.as_ref().is_some_and(|p| p.role == Role::Fault));
-        links.nics.insert(nic.name.clone(), NicPlan { addresses, mtu, shared, down: false });
+        let six = six(view, nic);
+        links.nics.insert(nic.name.clone(), NicPlan { addresses, six, mtu, shared, down: false });
     }
     let silent = view.setup.is_silent();
     let mut routes = Routes::default();
     for nic in view.outer() {
         let (addresses, mtu) = (nic.addresses.clone(), nic.mtu.map(u32::from));
-        links.nics.insert(nic.name.clone(), NicPlan { addresses, mtu, shared: None, down: silent });
+        // The kernel takes those of a NIC away that goes down.
+        let six = if silent { Vec::new() } else { nic.six.clone() };
+        links.nics.insert(nic.name.clone(), NicPlan { addresses, six, mtu, shared: None, down: silent });
         let table = nic.table();
         let gateway = nic.gateway.filter(|g| holds(&nic.networks(), *g) && *g != nic.address());
         // A NIC that is down has no routes.
         if let Some(gateway) = gateway.filter(|_| !silent) {
-            let via = Via { gateway, nic: nic.name.clone(), source: nic.address() };
+            let via = Via::four(gateway, &nic.name, nic.address());
             routes.add(table, Ipv4Net::default(), Some(via));
         }
         // What is near, and what the main table has a route of ours for, is looked up there.
@@ -132,6 +143,9 @@ pub fn plan(view: &View<'_>, devices: &Devices) -> Links {
             routes.add(MAIN, *network, Some(via));
         }
     }
+    if let Some(via) = way_out6(view) {
+        routes.add(MAIN, Ipv6Net::default(), Some(via));
+    }
     links.routes =
         routes.0.into_iter().map(|((table, to), via)| Route { table, destination: to, via }).collect();
     links.nics.retain(|name, _| devices.get(name).is_some());
@@ -140,12 +154,45 @@ pub fn plan(view: &View<'_>, devices: &Devices) -> Links {
 
 /// Routes by table and destination: the first one of a place stays.
 #[derive(Default)]
-struct Routes(BTreeMap<(u32, Ipv4Net), Option<Via>>);
+struct Routes(BTreeMap<(u32, IpNet), Option<Via>>);
 
 impl Routes {
-    fn add(&mut self, table: u32, destination: Ipv4Net, via: Option<Via>) {
-        self.0.entry((table, destination)).or_insert(via);
+    fn add(&mut self, table: u32, destination: impl Into<IpNet>, via: Option<Via>) {
+        self.0.entry((table, destination.into())).or_insert(via);
     }
+}
+
+/// IPv6 of a NIC with guests. What belongs to a pair is there while this router is in force.
+fn six(view: &View<'_>, nic: &GuestNic<'_>) -> Vec<Ipv6Net> {
+    let Some(six) = &nic.six else { return Vec::new() };
+    let Some(own) = six.own else { return vec![six.known] };
+    let link_local = Ipv6Net::new(six.link_local, 64).into_iter();
+    let shared = link_local.chain([six.known]).filter(|_| !view.setup.is_silent());
+    std::iter::once(own).chain(shared).collect()
+}
+
+/// The default route of IPv6: by the public NIC; where there is none, by the network of the guests.
+fn way_out6(view: &View<'_>) -> Option<Via> {
+    let via = |gateway: Ipv6Addr, nic: &str, source: Ipv6Net| Via {
+        gateway: gateway.into(),
+        nic: nic.to_owned(),
+        source: source.addr().into(),
+    };
+    let near = |nets: &[Ipv6Net], gateway: Ipv6Addr| {
+        gateway.is_unicast_link_local() || nets.iter().any(|net| net.contains(&gateway))
+    };
+    for nic in view.public.values().filter(|_| !view.setup.is_silent()) {
+        let gateway =
+            nic.gateway6.filter(|g| near(&nic.six, *g) && nic.six.iter().all(|net| net.addr() != *g));
+        if let (Some(gateway), Some(source)) = (gateway, nic.six.first()) {
+            return Some(via(gateway, &nic.name, *source));
+        }
+    }
+    let gateway = view.setup.gateway6.filter(|_| !view.setup.kind.forwards())?;
+    view.guests.values().find_map(|nic| {
+        let own = nic.six.as_ref()?.known;
+        near(&[own], gateway).then(|| via(gateway, &nic.name, own))
+    })
 }
 
 fn holds(networks: &[Ipv4Net], address: Ipv4Addr) -> bool {
@@ -162,12 +209,12 @@ fn way_out(view: &View<'_>) -> Option<Via> {
         let tiers = view.guests.values().filter_map(|nic| Some((nic.tier?.1, nic)));
         let (tier, nic) = tiers.min_by_key(|(tier, _)| tier.network)?;
         let gateway = tier.gateway.filter(|g| *g != tier.address && tier.net().contains(g))?;
-        return Some(Via { gateway, nic: nic.name.clone(), source: tier.address });
+        return Some(Via::four(gateway, &nic.name, tier.address));
     }
     let source = view.setup.vpc.source_nat.and_then(|address| view.nic_of(address));
     let nic = source.or_else(|| view.public.values().next()).filter(|_| !view.setup.is_silent())?;
     let gateway = nic.gateway.filter(|g| holds(&nic.networks(), *g))?;
-    Some(Via { gateway, nic: nic.name.clone(), source: nic.address() })
+    Some(Via::four(gateway, &nic.name, nic.address()))
 }
 
 /// A next hop by the NIC in whose network it is; public NICs first.
@@ -177,5 +224,5 @@ fn towards(view: &View<'_>, gateway: Ipv4Addr) -> Option<Via> {
     let own = |nic: &GuestNic<'_>| nic.own().first().map_or(Ipv4Addr::UNSPECIFIED, Ipv4Net::addr);
     let guests = view.guests.values().map(|nic| (nic.networks(), &nic.name, own(nic)));
     let (_, nic, source) = outer.chain(guests).find(|(networks, ..)| holds(networks, gateway))?;
-    Some(Via { gateway, nic: nic.clone(), source })
+    Some(Via::four(gateway, nic, source))
 }

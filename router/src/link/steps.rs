@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::{
     Devices, Links,
@@ -14,8 +14,8 @@ use super::{
 pub struct Present {
     /// NICs.
     pub devices: Devices,
-    /// IPv4 addresses by the name of the NIC.
-    pub addresses: BTreeMap<String, Vec<Ipv4Net>>,
+    /// Addresses by the name of the NIC, without the link-local one that the kernel has given it.
+    pub addresses: BTreeMap<String, Vec<IpNet>>,
     /// Routes of ours.
     pub routes: BTreeSet<Route>,
     /// Rules of ours.
@@ -32,9 +32,9 @@ pub enum Step {
     /// A NIC goes down.
     Down(String),
     /// A NIC gets an address.
-    AddAddress(String, Ipv4Net),
+    AddAddress(String, IpNet),
     /// A NIC loses an address.
-    DeleteAddress(String, Ipv4Net),
+    DeleteAddress(String, IpNet),
     /// A route appears, in the place of another one to the same destination where there was one.
     SetRoute(Route, Option<Route>),
     /// A route goes.
@@ -72,8 +72,10 @@ pub fn steps(present: &Present, wanted: &Links) -> Vec<Step> {
         let name = &device.name;
         let has = present.addresses.get(name).map(Vec::as_slice).unwrap_or_default();
         let plan = wanted.nics.get(name);
-        let wants = plan.map(|p| p.addresses.as_slice()).unwrap_or_default();
-        let shared = plan.and_then(|p| p.shared);
+        let four = plan.into_iter().flat_map(|p| &p.addresses).map(|net| IpNet::V4(*net));
+        let six = plan.into_iter().flat_map(|p| &p.six).map(|net| IpNet::V6(*net));
+        let wants: Vec<IpNet> = four.chain(six).collect();
+        let shared = plan.and_then(|p| p.shared).map(IpNet::V4);
         let stale = has.iter().filter(|a| !wants.contains(a) && shared != Some(**a));
         gone.extend(stale.map(|a| Step::DeleteAddress(name.clone(), *a)));
         let Some(plan) = plan else { continue };

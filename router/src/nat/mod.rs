@@ -111,7 +111,7 @@ fn to_outside(view: &View<'_>, table: &mut Table) {
     chain.base = base(Hook::Postrouting, 100);
     for guest in view.forwarded() {
         // A guest that reached a guest by a public address must answer through the router.
-        let inside = Match::From(guest.networks());
+        let inside = Match::from(guest.networks());
         let hairpin = [Match::Out(guest.name.clone()), Match::Translated, inside];
         chain.add(hairpin, Action::Source(guest.address()));
     }

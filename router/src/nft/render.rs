@@ -6,7 +6,7 @@
 
 use std::{borrow::Cow, net::Ipv4Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use nftables::{
     expr::{
         CT, Expression, JHash, Map as MapOf, Meta, MetaKey, NamedExpression, NgMode, Numgen, Payload,
@@ -311,9 +311,14 @@ fn equal(left: Expr, right: Expr) -> Statement<'static> {
     compare(left, Operator::EQ, right)
 }
 
-fn nets(nets: &[Ipv4Net]) -> Expr {
-    let net = |net: &Ipv4Net| match net.prefix_len() {
-        32 => text(net.addr()),
+/// The header that holds addresses of a list.
+fn header(nets: &[IpNet]) -> &'static str {
+    if nets.first().is_some_and(|net| net.addr().is_ipv6()) { "ip6" } else { "ip" }
+}
+
+fn nets(nets: &[IpNet]) -> Expr {
+    let net = |net: &IpNet| match net.prefix_len() {
+        len if len == net.max_prefix_len() => text(net.addr()),
         len => Expr::Named(NamedExpression::Prefix(Prefix {
             addr: Box::new(text(net.network())),
             len: u32::from(len),
@@ -345,13 +350,18 @@ fn condition(condition: &Match) -> Option<Statement<'static>> {
         Match::Unknown(field, set) => {
             compare(field_expression(*field), Operator::NEQ, text(format_args!("@{set}")))
         }
-        Match::From(list) => equal(payload("ip", "saddr"), nets(list)),
-        Match::To(list) => equal(payload("ip", "daddr"), nets(list)),
+        Match::Six => equal(meta(MetaKey::Nfproto), text("ipv6")),
+        Match::From(list) => equal(payload(header(list), "saddr"), nets(list)),
+        Match::To(list) => equal(payload(header(list), "daddr"), nets(list)),
         Match::Transport(transport) => equal(meta(MetaKey::L4proto), text(transport.word())),
-        Match::Number(number) => equal(payload("ip", "protocol"), Expr::Number(u32::from(*number))),
+        Match::Number(number) => equal(meta(MetaKey::L4proto), Expr::Number(u32::from(*number))),
         Match::Icmp => equal(payload("ip", "protocol"), text("icmp")),
         Match::IcmpType(kind) => equal(payload("icmp", "type"), Expr::Number(u32::from(*kind))),
         Match::IcmpCode(code) => equal(payload("icmp", "code"), Expr::Number(u32::from(*code))),
+        Match::Icmp6 => equal(meta(MetaKey::L4proto), text("ipv6-icmp")),
+        Match::Icmp6Type(kind) => equal(payload("icmpv6", "type"), Expr::Number(u32::from(*kind))),
+        Match::Icmp6Code(code) => equal(payload("icmpv6", "code"), Expr::Number(u32::from(*code))),
+        Match::Near => equal(payload("ip6", "hoplimit"), Expr::Number(255)),
         Match::Ports(transport, ports) => {
             let right = match ports.single() {
                 Some(port) => Expr::Number(u32::from(port)),

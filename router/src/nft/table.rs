@@ -7,7 +7,7 @@ use std::{
     net::Ipv4Addr,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
@@ -285,10 +285,12 @@ pub enum Match {
     Known(Field, &'static str),
     /// The key is no element of the set.
     Unknown(Field, &'static str),
-    /// From one of these networks.
-    From(Vec<Ipv4Net>),
-    /// To one of these networks.
-    To(Vec<Ipv4Net>),
+    /// Of version 6 of the protocol.
+    Six,
+    /// From one of these networks, all of one family.
+    From(Vec<IpNet>),
+    /// To one of these networks, all of one family.
+    To(Vec<IpNet>),
     /// Of this transport.
     Transport(Transport),
     /// Of the protocol with this number.
@@ -299,6 +301,14 @@ pub enum Match {
     IcmpType(u8),
     /// ICMP of this code.
     IcmpCode(u8),
+    /// ICMP of IPv6.
+    Icmp6,
+    /// The same of this type.
+    Icmp6Type(u8),
+    /// The same of this code.
+    Icmp6Code(u8),
+    /// IPv6 of a neighbour: no router has passed it on (hop limit 255).
+    Near,
     /// To these ports of the transport.
     Ports(Transport, Ports),
     /// From this port of the transport.
@@ -311,6 +321,18 @@ pub enum Match {
     Decrypted,
     /// Goes out as it is: no tunnel takes it.
     Bare,
+}
+
+impl Match {
+    /// From one of these networks or addresses.
+    pub fn from(nets: impl IntoIterator<Item: Into<IpNet>>) -> Self {
+        Self::From(nets.into_iter().map(Into::into).collect())
+    }
+
+    /// To one of these networks or addresses.
+    pub fn to(nets: impl IntoIterator<Item: Into<IpNet>>) -> Self {
+        Self::To(nets.into_iter().map(Into::into).collect())
+    }
 }
 
 /// What a rule does.

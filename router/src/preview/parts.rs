@@ -19,6 +19,7 @@ pub(super) fn links(links: &Links) -> Lines {
     let mut lines = Lines::new();
     for (name, nic) in &links.nics {
         lines.extend(nic.addresses.iter().map(|address| format!("{name} address {address}")));
+        lines.extend(nic.six.iter().map(|address| format!("{name} address {address}")));
         lines.extend(nic.mtu.map(|mtu| format!("{name} MTU {mtu}")));
     }
     lines.extend(links.routes.iter().map(|route| match &route.via {

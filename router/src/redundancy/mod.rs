@@ -137,7 +137,7 @@ fn hex(bytes: &[u8]) -> String {
 /// Lets in what the partner says, which is in the network of the guests.
 pub fn input(nic: &GuestNic<'_>, chain: &mut Chain) {
     let from = Match::From(Nets::new(nic.networks()).as_slice().to_vec());
-    let [vrrp, sync] = GROUPS.map(|group| Match::To(vec![Ipv4Net::from(group)]));
+    let [vrrp, sync] = GROUPS.map(|group| Match::to([Ipv4Net::from(group)]));
     for protocol in VRRP {
         chain.add([from.clone(), vrrp.clone(), Match::Number(protocol)], Action::Accept);
     }

@@ -1,8 +1,9 @@
-//! How many connections there may be at a time, in all and of one guest.
+//! How many connections there may be at a time, in all and of one guest. With IPv6 a guest has as many addresses as it
+//! likes: a network counts as one, and may have up to half of all.
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -29,12 +30,19 @@ impl Crowd {
 
     /// A place for a connection from `of`; `None` where there is none left.
     pub fn enter(self: &Arc<Self>, of: IpAddr) -> Option<Place> {
+        let (of, most_of_one) = match of {
+            IpAddr::V4(_) => (of, self.most_of_one),
+            IpAddr::V6(address) => {
+                let network = Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX));
+                (network.into(), self.most / 2)
+            }
+        };
         let mut there = self.lock();
         if there.values().sum::<usize>() >= self.most {
             return None;
         }
         let of_one = there.entry(of).or_default();
-        if *of_one >= self.most_of_one {
+        if *of_one >= most_of_one {
             return None;
         }
         *of_one += 1;
@@ -73,5 +81,10 @@ mod tests {
         assert!(crowd.enter(b).is_none());
         drop(first);
         assert!(crowd.enter(b).is_some());
+        let crowd = Arc::new(Crowd::new(4, 1));
+        let of = |n: u16| crowd.enter(IpAddr::from([0x2001, 0xdb8, 1, 0, 0, 0, 0, n]));
+        let places = [of(1), of(2), of(3)];
+        assert_eq!(places.iter().flatten().count(), 2, "one network has half of all places");
+        assert!(crowd.enter(a).is_some());
     }
 }

@@ -25,6 +25,7 @@ use super::{
     counters::{Counters, count},
     crowd::Crowd,
 };
+use crate::dhcp::task::Server as Guests;
 
 /// Connections to one service at a time, and of one guest.
 const CONNECTIONS: (usize, usize) = (256, 16);
@@ -51,7 +52,8 @@ pub trait Handler: Send + Sync + 'static {
     /// How long a connection may last.
     const LIFE: Duration = CONNECTION_LIMIT;
 
-    /// Answers the guest at `guest`, who asked at the router's address `listener`. The request's body is
+    /// Answers the guest at `guest`, who asked at the router's address `listener`. One who asks by IPv6 is told by its
+    /// IPv4 address. The request's body is
     /// never read.
     fn answer(
         self: Arc<Self>,
@@ -66,21 +68,23 @@ pub trait Handler: Send + Sync + 'static {
 pub struct Server<H> {
     /// The feature.
     pub handler: Arc<H>,
+    /// Who is who.
+    guests: Arc<Guests>,
     crowd: Arc<Crowd>,
     counters: Arc<Counters>,
 }
 
 impl<H: Handler> Server<H> {
     /// A server for all listeners of one feature.
-    pub fn new(handler: Arc<H>, counters: Arc<Counters>) -> Self {
-        Self { handler, crowd: Arc::new(Crowd::new(CONNECTIONS.0, CONNECTIONS.1)), counters }
+    pub fn new(handler: Arc<H>, guests: Arc<Guests>, counters: Arc<Counters>) -> Self {
+        Self { handler, guests, crowd: Arc::new(Crowd::new(CONNECTIONS.0, CONNECTIONS.1)), counters }
     }
 
     /// Serves connections to the router's address `listener`, until the socket breaks; behind TLS where there is
     /// an acceptor.
     pub async fn serve(
         self: Arc<Self>,
-        listener: Ipv4Addr,
+        listener: IpAddr,
         socket: TcpListener,
         tls: Option<TlsAcceptor>,
     ) -> io::Result<()> {
@@ -118,11 +122,11 @@ impl<H: Handler> Server<H> {
         }
     }
 
-    async fn converse<S>(&self, listener: Ipv4Addr, from: SocketAddr, stream: S)
+    async fn converse<S>(&self, listener: IpAddr, from: SocketAddr, stream: S)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let IpAddr::V4(guest) = from.ip() else { return };
+        let (listener, guest) = self.guests.table.load().known_as(listener, from.ip());
         let service = service_fn(|request: Request<Incoming>| {
             let handler = self.handler.clone();
             async move { Ok::<_, Infallible>(handler.answer(listener, guest, &request).await) }

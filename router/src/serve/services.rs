@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{counters::Counters, http, networks::Networks, tls};
 use crate::{
-    dhcp, dns, metadata, password,
+    advert, dhcp, dns, metadata, password,
     snapshot::{
         DHCP, DNS, Dhcp, DhcpHost, Dns, HOST, Listener, METADATA, Metadata, PASSWORDS, Passwords, Service,
     },
@@ -47,6 +47,7 @@ impl Services {
     /// Features that have nothing to serve yet.
     pub fn new(core: Serve, media: PathBuf) -> Self {
         let counters = Arc::new(Counters::default());
+        let dhcp = Arc::new(dhcp::task::Server::new(counters.clone()));
         let networks = Arc::new(ArcSwap::<Networks>::default());
         let metadata = Arc::new(metadata::task::Service::new(
             metadata::media::Media::below(media),
@@ -55,10 +56,10 @@ impl Services {
         ));
         let password = Arc::new(password::task::Service::new(core, networks.clone(), counters.clone()));
         Self {
-            dhcp: Arc::new(dhcp::task::Server::new(counters.clone())),
             dns: Arc::new(dns::task::Server::new(counters.clone())),
-            metadata: Arc::new(http::Server::new(metadata, counters.clone())),
-            password: Arc::new(http::Server::new(password, counters.clone())),
+            metadata: Arc::new(http::Server::new(metadata, dhcp.clone(), counters.clone())),
+            password: Arc::new(http::Server::new(password, dhcp.clone(), counters.clone())),
+            dhcp,
             counters,
             networks,
             tls: tls::acceptor().inspect_err(|error| tracing::error!(%error, "no TLS for metadata")).ok(),
@@ -135,6 +136,15 @@ impl Services {
                 let tls = self.tls.as_ref().ok_or_else(|| io::Error::other("there is no certificate"))?;
                 watch("metadata over TLS", self.metadata.clone().serve(address, socket, Some(tls.clone())))
             }
+            Service::Dhcp6 => {
+                let socket = UdpSocket::from_std(fd.into())?;
+                watch("DHCPv6", dhcp::stateless::serve(self.dhcp.clone(), nic, socket))
+            }
+            Service::Advert => {
+                // To the runtime any socket of datagrams is alike.
+                let socket = UdpSocket::from_std(fd.into())?;
+                watch("router advertisements", advert::serve(self.dhcp.clone(), nic, socket))
+            }
             Service::Password => {
                 let socket = TcpListener::from_std(fd.into())?;
                 watch("passwords", self.password.clone().serve(address, socket, None))
@@ -167,8 +177,8 @@ impl Services {
     }
 
     fn put_host(&self, address: Ipv4Addr, host: Option<DhcpHost>) {
-        let name = host.as_ref().map(|host| host.name.clone());
-        self.dns.zone.store(Arc::new(self.dns.zone.load().with_host(address, name)));
+        let named = host.as_ref().map(|host| (host.name.clone(), host.six));
+        self.dns.zone.store(Arc::new(self.dns.zone.load().with_host(address, named)));
         self.dhcp.table.store(Arc::new(self.dhcp.table.load().with_host(address, host)));
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, Read as _},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
     os::fd::OwnedFd,
 };
 
@@ -18,6 +18,9 @@ pub const ANY: &str = "*";
 const BACKLOG: i32 = 256;
 /// Bytes of packets that wait to be read; enough for a burst when a whole host of guests boots.
 const RECEIVE_BUFFER: usize = 1 << 20;
+/// Where routers are looked for, and where DHCPv6 servers are.
+const ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
+const SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
 /// `ETH_P_IP` in network byte order, as socket(2) wants it.
 const IPV4: i32 = 0x0800_u16.to_be() as i32;
 
@@ -28,7 +31,7 @@ const IPV4: i32 = 0x0800_u16.to_be() as i32;
 pub fn open(listener: &Listener) -> io::Result<OwnedFd> {
     let socket = match listener.service {
         Service::Dhcp => {
-            let socket = bound(Type::DGRAM, listener, Ipv4Addr::UNSPECIFIED)?;
+            let socket = bound(Type::DGRAM, listener, Ipv4Addr::UNSPECIFIED.into())?;
             socket.set_broadcast(true)?;
             socket
         }
@@ -38,6 +41,12 @@ pub fn open(listener: &Listener) -> io::Result<OwnedFd> {
             socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
             socket
         }
+        Service::Dhcp6 => {
+            let socket = bound(Type::DGRAM, listener, Ipv6Addr::UNSPECIFIED.into())?;
+            socket.join_multicast_v6(&SERVERS, name_to_index(&socket, &listener.nic)?)?;
+            socket
+        }
+        Service::Advert => advert(listener)?,
         Service::DnsTcp | Service::Metadata | Service::MetadataTls | Service::Password => {
             let socket = bound(Type::STREAM, listener, listener.address)?;
             socket.listen(BACKLOG)?;
@@ -47,14 +56,36 @@ pub fn open(listener: &Listener) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
-fn bound(kind: Type, listener: &Listener, address: Ipv4Addr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::IPV4, kind.nonblocking().cloexec(), None)?;
+fn bound(kind: Type, listener: &Listener, address: IpAddr) -> io::Result<Socket> {
+    let domain = if address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+    let socket = Socket::new(domain, kind.nonblocking().cloexec(), None)?;
     socket.set_reuse_address(true)?;
-    socket.set_freebind_v4(true)?;
+    if address.is_ipv4() {
+        socket.set_freebind_v4(true)?;
+    } else {
+        socket.set_freebind_v6(true)?;
+        socket.set_only_v6(true)?;
+    }
     if listener.nic != ANY {
         socket.bind_device(Some(listener.nic.as_bytes()))?;
     }
-    socket.bind(&SockAddr::from(SocketAddrV4::new(address, listener.service.port())))?;
+    socket.bind(&SockAddr::from(SocketAddr::new(address, listener.service.port())))?;
+    Ok(socket)
+}
+
+/// A raw socket for ICMPv6 from a link-local address, with which a router is looked for and found (RFC 4861, 6.2).
+fn advert(listener: &Listener) -> io::Result<Socket> {
+    let IpAddr::V6(address) = listener.address else { return Err(io::ErrorKind::InvalidInput.into()) };
+    let kind = Type::RAW.nonblocking().cloexec();
+    let socket = Socket::new(Domain::IPV6, kind, Some(Protocol::ICMPV6))?;
+    socket.set_freebind_v6(true)?;
+    socket.bind_device(Some(listener.nic.as_bytes()))?;
+    let index = name_to_index(&socket, &listener.nic)?;
+    socket.bind(&SockAddr::from(SocketAddrV6::new(address, 0, 0, index)))?;
+    socket.join_multicast_v6(&ROUTERS, index)?;
+    // Others are no neighbours.
+    socket.set_multicast_hops_v6(255)?;
+    socket.set_unicast_hops_v6(255)?;
     Ok(socket)
 }
 

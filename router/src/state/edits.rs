@@ -29,6 +29,9 @@ pub struct Edits {
     /// [`State::firewall`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub firewall: Changed<u64, FirewallRule>,
+    /// [`State::firewall6`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub firewall6: Changed<u64, FirewallRule>,
     /// [`State::hosts`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hosts: Changed<Ipv4Addr, DhcpHost>,
@@ -74,6 +77,7 @@ impl Edits {
             forwards: changed(&old.forwards, &new.forwards),
             static_nat: changed(&old.static_nat, &new.static_nat),
             firewall: changed(&old.firewall, &new.firewall),
+            firewall6: changed(&old.firewall6, &new.firewall6),
             hosts: changed(&old.hosts, &new.hosts),
             monitor: (old.monitor != new.monitor).then(|| Arc::clone(&new.monitor)),
             tiers: changed(&old.tiers, &new.tiers),
@@ -100,6 +104,7 @@ impl State {
         apply(&mut self.forwards, edits.forwards);
         apply(&mut self.static_nat, edits.static_nat);
         apply(&mut self.firewall, edits.firewall);
+        apply(&mut self.firewall6, edits.firewall6);
         apply(&mut self.tiers, edits.tiers);
         apply(&mut self.acls, edits.acls);
         apply(&mut self.routes, edits.routes);

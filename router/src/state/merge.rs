@@ -3,7 +3,9 @@
 
 use std::{net::Ipv4Addr, sync::Arc};
 
-use super::{Address, Direction, ForwardKey, Kind, LIMIT, Setup, State};
+use imbl::OrdMap;
+
+use super::{Address, Direction, FirewallRule, ForwardKey, Kind, LIMIT, Setup, State};
 use crate::{
     balance::{can_spread, is_own},
     document::{
@@ -123,16 +125,22 @@ impl State {
                 _ => {}
             }
         }
-        room("rules", self.firewall.len(), changes.len())?;
-        for change in changes {
-            match &change.rule {
-                None => drop(self.firewall.remove(&change.id)),
-                Some(rule) => {
-                    self.firewall.entry(change.id).or_insert_with(|| rule.clone());
-                }
-            }
+        merge_rules(&mut self.firewall, changes)
+    }
+
+    /// Merges an `ipv6firewallrules` document, the same way.
+    pub fn merge_firewall6(
+        &mut self,
+        setup: &Setup,
+        changes: &[FirewallChange],
+    ) -> Result<(), DocumentError> {
+        if setup.kind != Kind::Isolated {
+            return Err(DocumentError::new(
+                "type",
+                "ipv6firewallrules is for the router of an isolated network",
+            ));
         }
-        Ok(())
+        merge_rules(&mut self.firewall6, changes)
     }
 
     /// Merges a `dhcpentry` document (3.8): one reservation per MAC and per address. A removal takes
@@ -205,6 +213,22 @@ impl State {
             format_args!("{address} is no public address of this router"),
         ))
     }
+}
+
+fn merge_rules(
+    rules: &mut OrdMap<u64, FirewallRule>,
+    changes: &[FirewallChange],
+) -> Result<(), DocumentError> {
+    room("rules", rules.len(), changes.len())?;
+    for change in changes {
+        match &change.rule {
+            None => drop(rules.remove(&change.id)),
+            Some(rule) => {
+                rules.entry(change.id).or_insert_with(|| rule.clone());
+            }
+        }
+    }
+    Ok(())
 }
 
 fn must_translate(setup: &Setup, path: &str) -> Result<(), DocumentError> {

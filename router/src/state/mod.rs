@@ -33,14 +33,14 @@ pub use guests::{Guests, Secrets};
 pub use hosts::Hosts;
 pub(crate) use setup::read as setup_value;
 pub use setup::{BootNic, Kind, Setup, SetupError};
-pub use vpc::{Acl, AclRule, Tier};
+pub use vpc::{Acl, AclRule, Outside6, Tier, Tier6};
 pub use vpn::{IkeVersion, Remote, Site, Vpn, VpnEdits, Wireguard, WireguardPeer};
 
 use crate::{
     balance::Balance,
     bgp::Peer,
     mac::Mac,
-    types::{Nets, Ports, Transport},
+    types::{Family, Nets, Ports, Transport},
 };
 
 /// Most entries of one kind: what a stranger with the host's key could grow.
@@ -58,6 +58,8 @@ pub struct State {
     pub static_nat: OrdMap<Ipv4Addr, Ipv4Addr>,
     /// Firewall rules by their identity.
     pub firewall: OrdMap<u64, FirewallRule>,
+    /// The same of IPv6, which have identities of their own.
+    pub firewall6: OrdMap<u64, FirewallRule>,
     /// Reservations.
     pub hosts: Hosts,
     /// What the health checks look at.
@@ -164,6 +166,13 @@ pub enum Protocol {
         /// Code.
         code: Option<u8>,
     },
+    /// The ICMP of IPv6; `None` means any.
+    Icmp6 {
+        /// Type.
+        kind: Option<u8>,
+        /// Code.
+        code: Option<u8>,
+    },
     /// Another one, by its number in the IP header.
     Number(u8),
 }
@@ -181,6 +190,17 @@ pub enum Direction {
     Inward,
     /// From guests to public networks.
     Egress,
+}
+
+impl Protocol {
+    /// What it is called in packets of a family: each has an ICMP of its own.
+    #[must_use]
+    pub const fn of(self, family: Family) -> Self {
+        match (self, family) {
+            (Self::Icmp { kind, code }, Family::Six) => Self::Icmp6 { kind, code },
+            _ => self,
+        }
+    }
 }
 
 /// One firewall rule.

@@ -2,11 +2,11 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use common::boot::Identity;
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::{Address, State};
 use crate::{
@@ -49,6 +49,8 @@ pub struct BootNic {
     pub prefix: u8,
     /// MTU, where one is given.
     pub mtu: Option<u16>,
+    /// Its IPv6 address and prefix.
+    pub six: Option<Ipv6Net>,
 }
 
 impl BootNic {
@@ -121,6 +123,8 @@ pub struct Setup {
     pub public: Option<BootNic>,
     /// Gateway of the default route.
     pub gateway: Option<Ipv4Addr>,
+    /// The same of IPv6.
+    pub gateway6: Option<Ipv6Addr>,
     /// Local domain.
     pub domain: String,
     /// Search list for guests.
@@ -129,6 +133,8 @@ pub struct Setup {
     pub resolvers: Vec<IpAddr>,
     /// `dns1` and `dns2`: what guests are told besides the router.
     pub guest_resolvers: Vec<Ipv4Addr>,
+    /// `ip6dns1` and `ip6dns2`: the same for guests with IPv6.
+    pub guest_resolvers6: Vec<Ipv6Addr>,
     /// Guests ask the outside resolvers themselves; this router is none.
     pub external_dns: bool,
     /// Anybody who reaches the guest address may ask for names, not only its network (`exposedns`).
@@ -157,11 +163,6 @@ impl Setup {
     pub fn new(identity: &Identity) -> Result<Self, SetupError> {
         let unserved = || SetupError::Unserved(format!("type={}", identity.kind));
         let kind = Kind::of(&identity.kind).ok_or_else(unserved)?;
-        for mode in ["ip6firewall", "eth0ip6"] {
-            if let Some(value) = identity.get(mode).filter(|v| *v != "false") {
-                return Err(SetupError::Unserved(format!("{mode}={value}")));
-            }
-        }
         let is_vpc = kind == Kind::Vpc;
         let guest = if is_vpc {
             None
@@ -187,6 +188,10 @@ impl Setup {
         for name in ["dns1", "dns2"] {
             guest_resolvers.extend(read::<Ipv4Addr>(identity, name)?);
         }
+        let mut guest_resolvers6 = Vec::new();
+        for name in ["ip6dns1", "ip6dns2"] {
+            guest_resolvers6.extend(read::<Ipv6Addr>(identity, name)?);
+        }
         let search = identity.get("dnssearchorder").unwrap_or_default().split(',');
         let vpc = Vpc {
             without_public: is_vpc && identity.get("has_public_network").is_some_and(|v| v != "true"),
@@ -203,10 +208,12 @@ impl Setup {
             vpc: if is_vpc { vpc } else { Vpc::default() },
             public,
             gateway: read(identity, "gateway")?,
+            gateway6: read(identity, "ip6gateway")?,
             domain: identity.get("domain").unwrap_or(DOMAIN).to_owned(),
             search: search.map(str::trim).filter(|s| !s.is_empty()).map(str::to_owned).collect(),
             resolvers,
             guest_resolvers,
+            guest_resolvers6,
             external_dns: identity.flag("useextdns"),
             exposed_dns: identity.flag("exposedns"),
             strict_reverse_path: !identity.flag("disable_rp_filter"),
@@ -254,7 +261,8 @@ fn nic(identity: &Identity, index: u32, mtu: &'static str) -> Result<Option<Boot
     let Some(found) = identity.nic(index) else { return Ok(None) };
     let Some(address) = found.address else { return Ok(None) };
     let mtu = if mtu.is_empty() { None } else { read(identity, mtu)? };
-    Ok(Some(BootNic { index, address, prefix: found.prefix, mtu }))
+    let six = found.ipv6.and_then(|(address, prefix)| Ipv6Net::new(address, prefix).ok());
+    Ok(Some(BootNic { index, address, prefix: found.prefix, mtu, six }))
 }
 
 pub(crate) fn read<T>(identity: &Identity, name: &'static str) -> Result<Option<T>, SetupError>

@@ -28,6 +28,13 @@ pub(crate) const VPC: &str = "vpccidr=10.9.0.0/16 domain=vpc1.example publicMtu=
 pub(crate) const SHARED: &str = "name=r-20-VM eth0ip=10.30.0.2 eth0mask=255.255.255.0 gateway=10.30.0.1 \
     domain=cs3.example cidrsize=24 eth1ip=169.254.44.9 eth1mask=255.255.0.0 type=dhcpsrvr dns1=192.0.2.53";
 
+/// The same with IPv6, too.
+pub(crate) const SIX: &str = "template=domP name=r-7-VM authorized_key=c3NoLXJzYSBBQUFB eth2ip=203.0.113.10 \
+    eth2mask=255.255.255.0 eth2ip6=2001:db8:ff::10 eth2ip6prelen=64 gateway=203.0.113.1 ip6gateway=2001:db8:ff::1 \
+    publicMtu=1500 eth0ip=10.1.1.1 eth0mask=255.255.255.0 eth0ip6=2001:db8:1::1 eth0ip6prelen=64 privateMtu=1500 \
+    ip6firewall=true domain=cs1.example cidrsize=24 dhcprange=10.1.1.1 eth1ip=169.254.10.20 eth1mask=255.255.0.0 \
+    type=router disable_rp_filter=true dns1=192.0.2.53 dns2=192.0.2.54 ip6dns1=2001:db8:53::53";
+
 pub(crate) fn setup() -> Setup {
     setup_of(LINE)
 }
@@ -69,6 +76,7 @@ pub(crate) fn merge_at(
         Document::Forwards(changes) => state.merge_forwards(setup, &changes),
         Document::StaticNat(changes) => state.merge_static_nat(setup, &changes),
         Document::Firewall(changes) => state.merge_firewall(setup, &changes),
+        Document::Firewall6(changes) => state.merge_firewall6(setup, &changes),
         Document::Tier(change) => state.merge_tier(setup, &change),
         Document::Acl(change) => state.merge_acl(setup, &change),
         Document::Routes(changes) => state.merge_routes(setup, &changes),
@@ -101,6 +109,17 @@ pub(crate) fn after_at(setup: &Setup, documents: &[&str]) -> State {
 pub(crate) fn private(ip: &str, nic: u32, source_nat: bool, add: bool) -> String {
     let text = address(ip, nic, source_nat, add);
     text.replace(r#""is_private_gateway":false"#, r#""is_private_gateway":true"#)
+}
+
+/// The same tier with 2001:db8:a:N::/64, too.
+pub(crate) fn tier6(n: u8, nic: u32, add: bool) -> String {
+    let six = format!(
+        r#""cidr6":"64","dns6":"2001:db8:53::53","router_guest_ip6":"2001:db8:a:{n}::1",
+        "router_guest_ip6_gateway":"2001:db8:a:{n}::1","router_guest_ip6_cidr":"2001:db8:a:{n}::/64",
+        "router_ip6":"2001:db8:ff::20","router_ip6_gateway":"2001:db8:ff::1","router_ip6_cidr":"2001:db8:ff::/64",
+        "cidr":"24","#
+    );
+    tier(n, nic, add).replace(r#""cidr":"24","#, &six)
 }
 
 /// A tier 10.9.N.0/24 at `eth<nic>`.
@@ -408,7 +427,10 @@ fn surviving(state: &State) -> Vec<String> {
             Direction::Ingress { address } => address.octets()[3],
             _ => 0,
         };
-        let source = rule.packets.sources.as_slice()[0].addr().octets()[3];
+        let std::net::IpAddr::V4(source) = rule.packets.sources.as_slice()[0].addr() else {
+            panic!("{rule:?}")
+        };
+        let source = source.octets()[3];
         let egress = rule.direction == Direction::Egress;
         let (port, width) = (ports.first(), ports.width());
         documents.push(Move::Rule { id: *id, last, port, width, source, egress, revoke: false }.document());

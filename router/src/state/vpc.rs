@@ -1,16 +1,19 @@
 //! What a VPC is made of, and the aliases of a shared network: tiers, lists of rules, routes, more addresses
 //! (router contract 3.6, 3.7, 3.16, 3.19).
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use super::{Kind, Protocol, Setup, State, merge::room};
 use crate::{
     document::{AclChange, AliasChange, DocumentError, RouteChange, TierChange},
     mac::Mac,
-    types::Nets,
+    types::{Family, Nets},
 };
 
 /// Most rules of one list.
@@ -37,6 +40,31 @@ pub struct Tier {
     pub network: u64,
     /// MTU in bytes.
     pub mtu: Option<u16>,
+    /// IPv6, where it has that, too.
+    #[serde(default)]
+    pub six: Option<Tier6>,
+}
+
+/// IPv6 of a tier.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tier6 {
+    /// The router's address in it.
+    pub net: Ipv6Net,
+    /// What guests have as their gateway.
+    pub gateway: Option<Ipv6Addr>,
+    /// Resolvers that guests are told besides the router.
+    pub resolvers: Vec<Ipv6Addr>,
+    /// The router's way out.
+    pub outside: Option<Outside6>,
+}
+
+/// IPv6 of the router's public NIC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outside6 {
+    /// Its address.
+    pub net: Ipv6Net,
+    /// The gateway there.
+    pub gateway: Option<Ipv6Addr>,
 }
 
 /// The rules of one NIC, each list in its order: the first one that fits decides.
@@ -53,12 +81,25 @@ pub struct Acl {
 /// One rule of a list.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct AclRule {
-    /// The other side: sources of ingress, destinations of egress.
-    pub nets: Nets,
+    /// The other side: sources of ingress, destinations of egress; `None` where it says nothing of IPv4.
+    pub nets: Option<Nets>,
+    /// The same of IPv6.
+    #[serde(default)]
+    pub nets6: Option<Nets>,
     /// Which packets.
     pub protocol: Protocol,
     /// Whether they pass.
     pub allow: bool,
+}
+
+impl AclRule {
+    /// The other side in packets of a family; `None` where it says nothing of them.
+    pub const fn of(&self, family: Family) -> Option<&Nets> {
+        match family {
+            Family::Four => self.nets.as_ref(),
+            Family::Six => self.nets6.as_ref(),
+        }
+    }
 }
 
 impl Tier {

@@ -84,8 +84,8 @@ pub fn plan(view: &View<'_>, table: &mut Table) {
     wireguard(view, table);
     let out = Match::Known(Field::OutNic, PUBLIC_NICS);
     for (net, far) in networks(view) {
-        let to = (!far.iter().any(|net| net.prefix_len() == 0)).then_some(Match::To(far));
-        let inside: Vec<Match> = [out.clone(), Match::From(vec![net])].into_iter().chain(to).collect();
+        let to = (!far.iter().any(|net| net.prefix_len() == 0)).then_some(Match::to(far));
+        let inside: Vec<Match> = [out.clone(), Match::from([net])].into_iter().chain(to).collect();
         let bare: Vec<Match> = inside.iter().cloned().chain([Match::Bare]).collect();
         table.chain(GUARD).add(bare, Action::Drop);
         table.chain(AS_IT_IS).add(inside, Action::Accept);
@@ -120,19 +120,19 @@ fn clients(view: &View<'_>, table: &mut Table) {
     let guests = Match::Known(Field::InNic, GUEST_NICS);
     for remote in view.state.vpn.remotes.values() {
         let pool: Vec<Ipv4Net> = Ipv4Subnets::new(remote.range.0, remote.range.1, 0).collect();
-        let to_pool = [out.clone(), Match::To(pool.clone())];
+        let to_pool = [out.clone(), Match::to(pool.iter().copied())];
         let bare: Vec<Match> = to_pool.iter().cloned().chain([Match::Bare]).collect();
         table.chain(GUARD).add(bare, Action::Drop);
         table.chain(AS_IT_IS).add(to_pool.clone(), Action::Accept);
         for from in [Match::In(DIALED.into()), Match::Decrypted] {
-            own_services(table, &[from, Match::From(pool.clone())], remote.local);
+            own_services(table, &[from, Match::from(pool.iter().copied())], remote.local);
         }
-        let inside = Match::From(vec![remote.net]);
+        let inside = Match::from([remote.net]);
         let forward = table.chain(FORWARD);
         forward.add([Match::In(DIALED.into()), Match::Out(DIALED.into())], Action::Accept);
         forward.add([guests.clone(), Match::Out(DIALED.into())], Action::Accept);
         if view.setup.kind == Kind::Isolated {
-            let to = Match::To(vec![remote.net]);
+            let to = Match::to([remote.net]);
             let guests_out = Match::Known(Field::OutNic, GUEST_NICS);
             forward.add([Match::In(DIALED.into()), guests_out, to], Action::Accept);
             let to_pool = [guests.clone(), inside].into_iter().chain(to_pool);
@@ -164,7 +164,7 @@ fn wireguard(view: &View<'_>, table: &mut Table) {
 fn own_services(table: &mut Table, from: &[Match], own: Ipv4Addr) {
     let dns = [Transport::Udp, Transport::Tcp].map(|transport| Match::Ports(transport, Ports::one(53)));
     for service in dns.into_iter().chain([Match::Icmp]) {
-        let matches = from.iter().cloned().chain([Match::To(vec![own.into()]), service]);
+        let matches = from.iter().cloned().chain([Match::to([Ipv4Net::from(own)]), service]);
         table.chain(INPUT).add(matches.collect::<Vec<_>>(), Action::Accept);
     }
 }

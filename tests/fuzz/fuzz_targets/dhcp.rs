@@ -25,11 +25,13 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
         domain: "cs1.example".into(),
         search: vec!["a.example".into()],
         boot_file: Some("pxelinux.0".into()),
+        six: None,
     };
     // The MAC of zeros is what short requests have.
     let host = |mac: &str, last| DhcpHost {
         mac: mac.parse().expect("MAC"),
         address: Ipv4Addr::new(10, 1, 1, last),
+        six: None,
         name: "vm".into(),
         gateway: Some(router),
         default_nic: last % 2 == 0,

@@ -23,18 +23,19 @@ static ZONE: LazyLock<Zone> = LazyLock::new(|| {
         subnets: vec![DnsSubnet {
             network: "10.1.1.0/24".parse().expect("network"),
             router: Ipv4Addr::new(10, 1, 1, 1),
+            six: None,
         }],
         near_only: false,
         open: false,
     });
-    zone.with_host(GUEST, Some("web".into()))
+    zone.with_host(GUEST, Some(("web".into(), None)))
 });
 
 fuzz_target!(|bytes: &[u8]| {
     match query::read(bytes) {
         Read::Question(question) => {
             let name = question.query.name();
-            let found = ZONE.look_up(name, question.query.query_type(), GUEST);
+            let found = ZONE.look_up(name, question.query.query_type(), GUEST.into());
             if let Local::Found(data) = found {
                 let limit = question.datagram();
                 let answer = question.render(Answer::local(name, data), limit);

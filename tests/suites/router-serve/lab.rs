@@ -160,6 +160,7 @@ pub fn subnet(nic: &str, third: u8) -> DhcpSubnet {
         domain: format!("tier{third}.example"),
         search: vec!["a.example".into(), "b.example".into()],
         boot_file: None,
+        six: None,
     }
 }
 
@@ -169,6 +170,7 @@ pub fn host(mac: &str, address: [u8; 4], name: &str) -> DhcpHost {
     DhcpHost {
         mac: mac.parse().unwrap(),
         address: address.into(),
+        six: None,
         name: name.into(),
         gateway,
         default_nic: true,
@@ -219,7 +221,7 @@ impl Lab {
             subnets: dhcp
                 .subnets
                 .iter()
-                .map(|s| DnsSubnet { network: s.network, router: s.router })
+                .map(|s| DnsSubnet { network: s.network, router: s.router, six: None })
                 .collect(),
             near_only: false,
             open: false,
@@ -248,8 +250,9 @@ impl Lab {
     pub fn declare(&self) {
         let mut offers = Vec::new();
         for subnet in &self.dhcp.subnets {
-            for service in Service::ALL {
-                let listener = Listener { service, nic: subnet.nic.clone(), address: subnet.router };
+            for service in Service::ALL.into_iter().filter(|s| !matches!(s, Service::Advert | Service::Dhcp6))
+            {
+                let listener = Listener { service, nic: subnet.nic.clone(), address: subnet.router.into() };
                 offers.push(Offer::new(listener.to_string(), move || sockets::open(&listener)));
             }
         }

@@ -119,7 +119,11 @@ fn a_second_network_on_the_wire_is_told_of_itself() {
     let mut alias = subnet("eth0", 3);
     alias.router = [10, 9, 3, 5].into();
     alias.resolvers = vec![alias.router];
-    lab.dns.subnets.push(router::snapshot::DnsSubnet { network: alias.network, router: alias.router });
+    lab.dns.subnets.push(router::snapshot::DnsSubnet {
+        network: alias.network,
+        router: alias.router,
+        six: None,
+    });
     lab.dhcp.subnets.push(alias);
     lab.hosts.retain(|host| host.name != "db");
     let mut guest = host(crate::lab::B, [10, 9, 3, 20], "db");
