@@ -369,7 +369,9 @@ fn route_message(route: &Route, out: Option<u32>) -> RouteMessage {
     if let (Some(via), Some(out)) = (&route.via, out) {
         message.attributes.push(RouteAttribute::Oif(out));
         message.attributes.push(RouteAttribute::Gateway(of_route(via.gateway)));
-        message.attributes.push(RouteAttribute::PrefSource(of_route(via.source)));
+        if !via.source.is_unspecified() {
+            message.attributes.push(RouteAttribute::PrefSource(of_route(via.source)));
+        }
     }
     message
 }

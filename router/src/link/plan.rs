@@ -68,7 +68,7 @@ pub struct Via {
     pub gateway: IpAddr,
     /// Name of the NIC.
     pub nic: String,
-    /// What the router's own packets carry as their source.
+    /// What the router's own packets carry as their source; unspecified where that is not fixed.
     pub source: IpAddr,
 }
 
@@ -171,28 +171,27 @@ fn six(view: &View<'_>, nic: &GuestNic<'_>) -> Vec<Ipv6Net> {
     std::iter::once(own).chain(shared).collect()
 }
 
-/// The default route of IPv6: by the public NIC; where there is none, by the network of the guests.
+/// The default route of IPv6: by the public NIC; where there is none, by the network of the guests. It names no source:
+/// an address that has just come would be refused as one for a moment, and the kernel takes that of the NIC.
 fn way_out6(view: &View<'_>) -> Option<Via> {
-    let via = |gateway: Ipv6Addr, nic: &str, source: Ipv6Net| Via {
+    let via = |gateway: Ipv6Addr, nic: &str| Via {
         gateway: gateway.into(),
         nic: nic.to_owned(),
-        source: source.addr().into(),
+        source: Ipv6Addr::UNSPECIFIED.into(),
     };
     let near = |nets: &[Ipv6Net], gateway: Ipv6Addr| {
         gateway.is_unicast_link_local() || nets.iter().any(|net| net.contains(&gateway))
     };
-    for nic in view.public.values().filter(|_| !view.setup.is_silent()) {
-        let gateway =
-            nic.gateway6.filter(|g| near(&nic.six, *g) && nic.six.iter().all(|net| net.addr() != *g));
-        if let (Some(gateway), Some(source)) = (gateway, nic.six.first()) {
-            return Some(via(gateway, &nic.name, *source));
+    for nic in view.public.values().filter(|nic| !view.setup.is_silent() && !nic.six.is_empty()) {
+        let own = |gateway: Ipv6Addr| nic.six.iter().any(|net| net.addr() == gateway);
+        if let Some(gateway) = nic.gateway6.filter(|gateway| near(&nic.six, *gateway) && !own(*gateway)) {
+            return Some(via(gateway, &nic.name));
         }
     }
     let gateway = view.setup.gateway6.filter(|_| !view.setup.kind.forwards())?;
-    view.guests.values().find_map(|nic| {
-        let own = nic.six.as_ref()?.known;
-        near(&[own], gateway).then(|| via(gateway, &nic.name, own))
-    })
+    let nic =
+        view.guests.values().find(|nic| nic.six.as_ref().is_some_and(|six| near(&[six.known], gateway)))?;
+    Some(via(gateway, &nic.name))
 }
 
 fn holds(networks: &[Ipv4Net], address: Ipv4Addr) -> bool {

@@ -57,6 +57,17 @@ pub fn isolated(number: u8) -> String {
     )
 }
 
+/// The same with IPv6.
+pub fn isolated6(number: u8) -> String {
+    isolated(number).replace(
+        "domain=",
+        &format!(
+            "eth0ip6=2001:db8:1::{number} eth0ip6prelen=64 eth2ip6=2001:db8:ff::30 eth2ip6prelen=64 \
+             ip6gateway=2001:db8:ff::1 guestgw6=2001:db8:1::1 guestcidr6size=64 ip6firewall=true domain="
+        ),
+    )
+}
+
 /// The same for a VPC.
 pub fn vpc(number: u8) -> String {
     format!(
@@ -187,7 +198,22 @@ impl Router {
 impl Twins {
     /// Both for an isolated network whose guests may go out; nobody is elected yet.
     pub fn isolated() -> Self {
-        let twins = Self::wired(isolated, |twins, n| {
+        Self::isolated_of(isolated)
+    }
+
+    /// The same with IPv6: 2001:db8:1::/64 for guests, 2001:db8:ff::1 outside.
+    pub fn isolated6() -> Self {
+        let twins = Self::isolated_of(isolated6);
+        twins.outside.ip(&["addr", "add", "2001:db8:ff::1/64", "dev", "eth0"]);
+        twins.outside.ip(&["route", "add", "2001:db8:1::/64", "via", "2001:db8:ff::30"]);
+        twins.apply(
+            r#"{"rules":[{"id":0,"protocol":"all","source_cidr_list":[],"dest_cidr_list":[],"traffic_type":"Egress","default_egress_policy":true}],"type":"ipv6firewallrules"}"#,
+        );
+        twins
+    }
+
+    fn isolated_of(line: fn(u8) -> String) -> Self {
+        let twins = Self::wired(line, |twins, n| {
             let router = &twins.routers[n].space;
             join(router, "eth0", &twins.lan, &format!("guests{n}"));
             twins.lan.attach("guests", &format!("guests{n}"));

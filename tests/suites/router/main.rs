@@ -14,6 +14,7 @@ mod lists;
 mod packets;
 mod preview;
 mod restart;
+mod six;
 mod speed;
 mod types;
 mod vpc;
