@@ -1,7 +1,9 @@
 //! Words of FRR's: everything, or what leads from one to another. All that goes into them is a number, an address or
 //! a password without blanks.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::IpNet;
 
 use super::plan::{Neighbor, Speaker};
 
@@ -20,7 +22,7 @@ pub fn change(old: Option<&Speaker>, new: Option<&Speaker>) -> Vec<String> {
     };
     let Some(new) = new else { return lines };
     let nobody = BTreeMap::new();
-    let known: &BTreeMap<Ipv4Addr, Neighbor> = old.map_or(&nobody, |old| &old.neighbors);
+    let known: &BTreeMap<IpAddr, Neighbor> = old.map_or(&nobody, |old| &old.neighbors);
     // A list is there before anybody is told to keep to it: without one everything would be told.
     for (address, neighbor) in &new.neighbors {
         let before = known.get(address).map(|before| &before.networks);
@@ -40,27 +42,37 @@ pub fn change(old: Option<&Speaker>, new: Option<&Speaker>) -> Vec<String> {
     if old.is_none() {
         // As the management server's own routers do: what is announced needs no policy, nor a route of its own.
         lines.push(format!("bgp router-id {}", new.id));
-        lines.extend(["no bgp ebgp-requires-policy", "no bgp network import-check"].map(str::to_owned));
+        let without = ["ebgp-requires-policy", "network import-check", "default ipv4-unicast"];
+        lines.extend(without.map(|habit| format!("no bgp {habit}")));
     }
     let gone = known.iter().filter(|(address, before)| {
         new.neighbors.get(address).is_none_or(|now| !is_same_session(before, now))
     });
-    let gone: Vec<Ipv4Addr> = gone.map(|(address, _)| *address).collect();
+    let gone: Vec<IpAddr> = gone.map(|(address, _)| *address).collect();
     lines.extend(gone.iter().map(|address| format!("no neighbor {address}")));
     for (address, neighbor) in &new.neighbors {
         if !known.contains_key(address) || gone.contains(address) {
             lines.extend(session(*address, neighbor));
         }
     }
-    lines.push("address-family ipv4 unicast".to_owned());
     let before = old.map(|old| old.networks.clone()).unwrap_or_default();
-    lines.extend(before.difference(&new.networks).map(|net| format!("no network {net}")));
-    lines.extend(new.networks.difference(&before).map(|net| format!("network {net}")));
-    for address in new.neighbors.keys().filter(|a| !known.contains_key(a) || gone.contains(a)) {
-        lines.push(format!("neighbor {address} activate"));
-        lines.push(format!("neighbor {address} prefix-list {} out", name(*address)));
+    for is_six in [false, true] {
+        let of = |net: &&IpNet| net.addr().is_ipv6() == is_six;
+        let goes = before.difference(&new.networks).filter(of).map(|net| format!("no network {net}"));
+        let comes = new.networks.difference(&before).filter(of).map(|net| format!("network {net}"));
+        let mut inside: Vec<String> = goes.chain(comes).collect();
+        let fresh = new.neighbors.keys().filter(|a| !known.contains_key(a) || gone.contains(a));
+        for address in fresh.filter(|address| address.is_ipv6() == is_six) {
+            inside.push(format!("neighbor {address} activate"));
+            inside.push(format!("neighbor {address} prefix-list {} out", name(*address)));
+        }
+        if !inside.is_empty() {
+            lines.push(format!("address-family {} unicast", if is_six { "ipv6" } else { "ipv4" }));
+            lines.append(&mut inside);
+            lines.push("exit-address-family".to_owned());
+        }
     }
-    lines.extend(["exit-address-family", "exit"].map(str::to_owned));
+    lines.push("exit".to_owned());
     lines.extend(known.keys().filter(|a| !new.neighbors.contains_key(a)).map(|address| no_list(*address)));
     lines
 }
@@ -70,7 +82,7 @@ fn is_same_session(one: &Neighbor, other: &Neighbor) -> bool {
     of(one) == of(other)
 }
 
-fn session(address: Ipv4Addr, neighbor: &Neighbor) -> Vec<String> {
+fn session(address: IpAddr, neighbor: &Neighbor) -> Vec<String> {
     let mut lines = vec![format!("neighbor {address} remote-as {}", neighbor.their)];
     let mut add = |words: String| lines.push(format!("neighbor {address} {words}"));
     if let Some(number) = neighbor.known_as {
@@ -86,14 +98,15 @@ fn session(address: Ipv4Addr, neighbor: &Neighbor) -> Vec<String> {
 }
 
 /// What a neighbour may hear of.
-fn name(address: Ipv4Addr) -> String {
+fn name(address: IpAddr) -> String {
     format!("to-{address}")
 }
 
-fn list(address: Ipv4Addr) -> String {
-    format!("ip prefix-list {}", name(address))
+fn list(address: IpAddr) -> String {
+    let family = if address.is_ipv6() { "ipv6" } else { "ip" };
+    format!("{family} prefix-list {}", name(address))
 }
 
-fn no_list(address: Ipv4Addr) -> String {
+fn no_list(address: IpAddr) -> String {
     format!("no {}", list(address))
 }

@@ -168,7 +168,7 @@ impl Keeper {
             return None;
         }
         let folder = self.folder.clone();
-        let run = spawn_blocking(move || say(&folder, ["-c".into(), "show bgp ipv4 unicast summary".into()]));
+        let run = spawn_blocking(move || say(&folder, ["-c".into(), "show bgp summary".into()]));
         run.await.ok()?.ok()
     }
 }

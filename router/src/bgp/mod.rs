@@ -8,12 +8,13 @@ pub mod config;
 pub mod keeper;
 pub mod plan;
 
-use std::{fmt, net::Ipv4Addr};
+use std::{fmt, net::IpAddr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    firewall::six,
     nft::{Action, Match, Table},
     types::{Nets, Ports, Transport},
     view::View,
@@ -26,7 +27,7 @@ pub const PORT: u16 = 179;
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Peer {
     /// Where it is.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Number of its autonomous system.
     pub their: u32,
     /// Number of ours.
@@ -35,8 +36,8 @@ pub struct Peer {
     pub password: Option<String>,
     /// How many routers away it may be, where it is not a neighbour.
     pub hops: Option<u8>,
-    /// What it is to hear of.
-    pub network: Option<Ipv4Net>,
+    /// What it is to hear of, in its own family.
+    pub network: Option<IpNet>,
 }
 
 impl fmt::Debug for Peer {
@@ -48,15 +49,18 @@ impl fmt::Debug for Peer {
 
 /// Lets peers in: they may begin a session, too.
 pub fn filter(view: &View<'_>, table: &mut Table) {
-    let peers = Nets::new(view.state.peers.iter().map(|peer| Ipv4Net::from(peer.address)));
-    if peers.is_any() {
-        return;
-    }
-    let from = Match::From(peers.as_slice().to_vec());
-    for nic in view.outer() {
-        let matches =
-            [Match::In(nic.name.clone()), from.clone(), Match::Ports(Transport::Tcp, Ports::one(PORT))];
-        table.chain("input").add(matches, Action::Accept);
+    for (is_six, chain) in [(false, "input"), (true, six::INPUT)] {
+        let peers = view.state.peers.iter().filter(|peer| peer.address.is_ipv6() == is_six);
+        let peers = Nets::new(peers.map(|peer| IpNet::from(peer.address)));
+        if peers.is_any() || !table.chains.contains_key(chain) {
+            continue;
+        }
+        let from = Match::From(peers.as_slice().to_vec());
+        for nic in view.outer() {
+            let matches =
+                [Match::In(nic.name.clone()), from.clone(), Match::Ports(Transport::Tcp, Ports::one(PORT))];
+            table.chain(chain).add(matches, Action::Accept);
+        }
     }
 }
 

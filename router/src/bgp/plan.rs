@@ -2,10 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::state::{Kind, Setup, State};
@@ -18,9 +18,9 @@ pub struct Speaker {
     /// Number of its autonomous system: the lowest one where networks have several.
     pub number: u32,
     /// To whom.
-    pub neighbors: BTreeMap<Ipv4Addr, Neighbor>,
+    pub neighbors: BTreeMap<IpAddr, Neighbor>,
     /// Networks of guests.
-    pub networks: BTreeSet<Ipv4Net>,
+    pub networks: BTreeSet<IpNet>,
 }
 
 /// One session.
@@ -35,7 +35,7 @@ pub struct Neighbor {
     /// How many routers away it may be.
     pub hops: Option<u8>,
     /// What it hears of.
-    pub networks: BTreeSet<Ipv4Net>,
+    pub networks: BTreeSet<IpNet>,
 }
 
 impl std::fmt::Debug for Neighbor {

@@ -76,3 +76,33 @@ fn peers_get_in_by_nics_to_the_outside_and_nobody_else() {
     let closed = crate::plan::table(&View::new(&setup, &setup.first_state(), &devices));
     assert!(!format!("{:?}", closed.chains["input"]).contains("179"));
 }
+
+#[test]
+fn a_peer_of_both_families_hears_by_each_of_what_belongs_to_it() {
+    let setup = setup_of(&format!(
+        "{ROUTED} eth0ip6=2001:db8:1::1 eth2ip6=2001:db8:ff::10 ip6gateway=2001:db8:ff::1"
+    ));
+    let more = r#","ip6_address":"2001:db8:ff::2","guest_ip6_cidr":"2001:db8:1::/64""#;
+    let state = after_at(&setup, &[&document(&[item("203.0.113.2", 64512, 65001, more)])]);
+    let text = change(None, plan(&setup, &state).as_ref()).join("\n");
+    for line in [
+        "ip prefix-list to-203.0.113.2 permit 10.1.1.0/24\n",
+        "ipv6 prefix-list to-2001:db8:ff::2 permit 2001:db8:1::/64\n",
+        "no bgp default ipv4-unicast\n",
+        "address-family ipv6 unicast\nnetwork 2001:db8:1::/64\nneighbor 2001:db8:ff::2 activate\n",
+        "address-family ipv4 unicast\nnetwork 10.1.1.0/24\nneighbor 203.0.113.2 activate\n",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+    let devices = devices_to(3);
+    let table = crate::plan::table(&View::new(&setup, &state, &devices));
+    let text = format!("{:?}", table.chains["input6"]);
+    assert!(text.contains("2001:db8:ff::2/128") && text.contains("179:179"), "{text}");
+    let alone = item("", 64512, 65001, r#","ip6_address":"2001:db8:ff::2""#);
+    assert_eq!(after_at(&setup, &[&document(&[alone])]).peers.len(), 1);
+    let nobody = Document::read(document(&[item("", 1, 1, "")]).as_bytes()).unwrap_err();
+    assert_eq!(
+        nobody.to_string().split(';').next(),
+        Some("peers[0].ip4_address: is missing, and so is ip6_address")
+    );
+}

@@ -5,7 +5,8 @@ use std::{fs, time::Duration};
 use tests::lab::{Namespace, Process, join, pair::Router, wait_until};
 
 const LINE: &str = "template=domP name=r-7-VM eth2ip=203.0.113.10 eth2mask=255.255.255.0 gateway=203.0.113.1 \
-    eth0ip=10.1.1.1 eth0mask=255.255.255.0 domain=cs1.example cidrsize=24 dhcprange=10.1.1.1 eth1ip=169.254.10.20 \
+    eth0ip=10.1.1.1 eth0mask=255.255.255.0 eth0ip6=2001:db8:1::1 eth2ip6=2001:db8:ff::10 \
+    ip6gateway=2001:db8:ff::1 domain=cs1.example cidrsize=24 dhcprange=10.1.1.1 eth1ip=169.254.10.20 \
     eth1mask=255.255.0.0 type=router is_routed=true disable_rp_filter=true dns1=203.0.113.1\n";
 
 const SOON: Duration = Duration::from_secs(30);
@@ -27,6 +28,7 @@ impl Peer {
         lan.attach("public", &port);
         let address = format!("203.0.113.{last}");
         space.address("eth0", &format!("{address}/24"));
+        space.ip(&["addr", "add", &format!("2001:db8:ff::{last}/64"), "dev", "eth0"]);
         let folder = tempfile::tempdir().expect("folder");
         let out = std::process::Command::new("chown").args(["frr:frr"]).arg(folder.path()).status();
         assert!(out.expect("chown").success(), "the account frr (package frr)");
@@ -35,7 +37,10 @@ impl Peer {
             "router bgp {number}\n no bgp ebgp-requires-policy\n no bgp network import-check\n timers bgp 1 3\n \
              neighbor 203.0.113.10 remote-as 4200000000\n neighbor 203.0.113.10 password {password}\n \
              neighbor 203.0.113.10 timers connect 1\n address-family ipv4 unicast\n  network 198.51.{last}.0/24\n \
-             exit-address-family\n"
+             exit-address-family\n \
+             neighbor 2001:db8:ff::10 remote-as 4200000000\n neighbor 2001:db8:ff::10 password {password}\n \
+             neighbor 2001:db8:ff::10 timers connect 1\n address-family ipv6 unicast\n  \
+             network 2001:db8:{last}::/48\n  neighbor 2001:db8:ff::10 activate\n exit-address-family\n"
         );
         fs::write(at("bgpd.conf"), lines).expect("configuration");
         fs::write(at("zebra.conf"), "").expect("configuration");
@@ -71,6 +76,19 @@ impl Peer {
         format!(
             r#"{{"peer_id":{number},"peer_as_number":{number},"ip4_address":"{address}","peer_password":"{password}","network_id":204,"network_as_number":4200000000,"guest_ip4_cidr":"10.1.1.0/24","details":{{"EBGP_MultiHop":"2"}}}}"#
         )
+    }
+
+    /// The same by both families.
+    fn item6(&self, password: &str) -> String {
+        let (_, last) = self.address.rsplit_once('.').expect("an address");
+        let six =
+            format!(r#""ip6_address":"2001:db8:ff::{last}","guest_ip6_cidr":"2001:db8:1::/64","details""#);
+        self.item(password).replace(r#""details""#, &six)
+    }
+
+    /// Whether it has a way to the guests by the router with IPv6.
+    fn knows_guests6(&self) -> bool {
+        self.ask("show bgp ipv6 unicast 2001:db8:1::/64").contains("2001:db8:ff::10 from 2001:db8:ff::10")
     }
 
     fn ask(&self, what: &str) -> String {
@@ -120,6 +138,19 @@ fn peers_hear_of_guests_and_one_that_goes_does_not_touch_the_others() {
     send(&router, &[a.item("bgp-pw"), b.item("other")]);
     wait_until("the second peer", SOON, || b.knows_guests());
     assert!(!a.ask("show bgp ipv4 unicast 198.51.3.0/24").contains("203.0.113.10"), "guests' networks only");
+
+    // IPv6 has a session of its own, which comes and goes without those there are.
+    let before = a.sessions();
+    send(&router, &[a.item6("bgp-pw"), b.item("other")]);
+    wait_until("the first peer by IPv6", SOON, || a.knows_guests6());
+    wait_until("the way to what it tells by IPv6", SOON, || {
+        router.space.ok("ip -6 route").contains("2001:db8:2::/48")
+    });
+    assert!(!a.ask("show bgp ipv6 unicast").contains("10.1.1.0") && !b.knows_guests6());
+    assert!(router.space.ok("nft list chain inet trivium input6").contains("2001:db8:ff::2 tcp dport 179"));
+    send(&router, &[a.item("bgp-pw"), b.item("other")]);
+    wait_until("the end of the session by IPv6", SOON, || !a.knows_guests6());
+    assert_eq!(a.sessions(), before);
 
     // A document that cannot be right changes nothing.
     let reply = router.send(&document(&[a.item("with a blank")]));

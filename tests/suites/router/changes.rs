@@ -26,7 +26,7 @@ fn a_refused_document_changes_nothing_and_says_why() {
         ),
         ("load_balancer", r#"{"type":"loadbalancer","rules":[]}"#, "rules: holds 0 configurations"),
         ("network_acl", r#"{"type":"networkacl"}"#, "mac_address: is missing"),
-        ("ipv6_firewall_rules", r#"{"type":"ipv6firewallrules"}"#, "not served"),
+        ("ipv6_firewall_rules", r#"{"type":"ipv6firewallrules"}"#, "rules: is missing"),
         ("ip_associations", &*address("10.1.1.1", 2, false), "is the address of eth0"),
     ] {
         let reply = lab.send(name, text);
