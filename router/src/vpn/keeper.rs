@@ -217,7 +217,11 @@ impl Keeper {
         if let Ok(session) = Session::open(&self.socket).await {
             return Some(session);
         }
-        self.supervise(Action::Start).await;
+        // One that was killed is started again by its supervisor: only beside looking for it that one is asked.
+        let start = async {
+            self.supervise(Action::Start).await;
+            std::future::pending::<()>().await;
+        };
         let open = async {
             loop {
                 match Session::open(&self.socket).await {
@@ -226,7 +230,10 @@ impl Keeper {
                 }
             }
         };
-        timeout(START, open).await.ok()
+        let open = async {
+            tokio::select! { session = open => Some(session), () = start => None }
+        };
+        timeout(START, open).await.ok().flatten()
     }
 
     /// Brings charon to what is wanted and keeps it there, until it goes or nothing is wanted any more.
@@ -235,6 +242,7 @@ impl Keeper {
         mut session: Session,
         wanted: &mut watch::Receiver<Arc<Wanted>>,
     ) -> Result<(), ViciError> {
+        tracing::info!("the IKE daemon is there");
         let mut heard = self.listen().await?;
         let mut secrets = BTreeMap::new();
         for id in session.ask("get-shared", &Message::default()).await?.strs("keys") {
@@ -254,6 +262,12 @@ impl Keeper {
                     key.clone_from(&now.key);
                 }
                 self.reconcile(&mut session, &mut secrets, &now).await?;
+                if done.is_none() {
+                    tracing::info!(
+                        connections = now.connections.len(),
+                        "the IKE daemon has all that is wanted"
+                    );
+                }
                 if now.is_empty() {
                     return Ok(());
                 }

@@ -126,7 +126,7 @@ impl fmt::Display for Cause {
                 "the other side does not believe who we are: its secret or its identity for us is another one"
             }
             Self::Proposal => "the policies of both sides have nothing in common",
-            Self::Identity => "the other side says to be somebody else",
+            Self::Identity => "the identities of both sides differ: one says or expects to be somebody else",
             Self::Networks => "the networks of both sides differ",
             Self::Silent => "the other side does not answer",
             Self::Unmatched => {

@@ -278,7 +278,9 @@ pub(crate) mod tests {
     use super::*;
     use crate::{
         link::Devices,
-        state::tests::{VPC, address, after_at, devices, setup_of},
+        redundancy::Role,
+        state::tests::{LINE, VPC, address, after_at, devices, setup_of},
+        vpn::Machine,
     };
 
     pub(crate) fn document(peer: &str, more: &str) -> String {
@@ -358,5 +360,24 @@ pub(crate) mod tests {
         let all = wanted(&Devices::default(), &[document("198.51.100.9", "")]);
         assert!(all.is_empty());
         assert_eq!(all.waiting, [Ipv4Addr::new(198, 51, 100, 9)]);
+    }
+
+    #[test]
+    fn of_two_routers_for_one_network_the_one_in_force_has_tunnels() {
+        let line = LINE.to_owned()
+            + " redundant_router=1 advert_int=1 guestgw=10.1.1.1 guestbrd=10.1.1.255 \
+            guestcidrsize=24 router_pr=100 router_password=x";
+        let mut setup = setup_of(&line);
+        let site = document("198.51.100.9", "").replace("203.0.113.20", "203.0.113.10");
+        let wireguard = r#"{"private_key":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","port":51820,
+            "address":"10.3.0.1/24","peers":[],"type":"wireguard"}"#;
+        let state = after_at(&setup, &[site.as_str(), wireguard]);
+        for (role, connections) in [(Role::Backup, 0), (Role::Fault, 0), (Role::Primary, 1)] {
+            setup.pair.as_mut().unwrap().role = role;
+            let (devices, force) = (devices(), role == Role::Primary);
+            let view = View::new(&setup, &state, &devices);
+            assert_eq!(Wanted::new(&view, None).connections.len(), connections, "{role:?}");
+            assert_eq!(Machine::new(&view) != Machine::default(), force, "{role:?}");
+        }
     }
 }

@@ -117,7 +117,7 @@ fn told(side: &Side) -> Vec<String> {
 
 #[test]
 fn clients_come_in_and_go_with_their_users() {
-    let mut side = crate::pair::one();
+    let (mut side, ()) = crate::pair::one(|_| ());
     let allowed = ["10.1.2.0/24", "10.3.0.0/24"].map(|net| rule("all", None, net, true));
     side.send("network_acl", &acl(3, &allowed, &[]));
     let mut client = Outside::new(&side);

@@ -4,7 +4,7 @@ use std::{fs, process::Output};
 
 use tests::lab::{
     join,
-    vm::{Config, Vm},
+    vm::{Config, Saved, Vm},
     wait_until,
 };
 
@@ -31,8 +31,9 @@ impl Side {
     fn new(number: u8, public: &'static str, peer: &'static str) -> Self {
         let lab = Lab::new();
         lab.host.bridge("tier");
-        let config = Config::ours().behind(&lab.host, "control", &format!("02:00:4c:00:00:0{number}"));
-        let vm = Vm::start(config);
+        // A machine that goes on from a saved moment has the MAC that it was saved with.
+        let config = Config::ours().behind(&lab.host, "control", "02:00:4c:00:00:01");
+        let vm = Saved::before_arguments(config.clone()).restore(|_| config);
         let guest = Client::new(&lab, "tier", &format!("02:00:00:00:0{number}:10"));
         guest.net.address("eth0", &format!("10.9.{number}.10/24"));
         guest.net.ip(&["route", "add", "default", "via", &format!("10.9.{number}.1")]);
@@ -132,10 +133,26 @@ impl Side {
         all
     }
 
-    /// Kills a service of the router.
-    pub(crate) fn kill(&self, service: &str) {
-        let killed = self.vm.agent(STEP).run("/bin/s6-svc", &["-k", &format!("/run/service/{service}")]);
-        assert_eq!(killed.code, 0, "{}", killed.stderr);
+    /// Sends a signal to a service of the router: `-k` kills it, `-p` halts it, `-c` lets it go on.
+    pub(crate) fn signal(&self, signal: &str, service: &str) {
+        let sent = self.vm.agent(STEP).run("/bin/s6-svc", &[signal, &format!("/run/service/{service}")]);
+        assert_eq!(sent.code, 0, "{}", sent.stderr);
+    }
+
+    /// The children of charon, a line each, as charon describes their algorithms.
+    pub(crate) fn children(&self) -> Vec<String> {
+        let text = self.vm.agent(STEP).run("/usr/sbin/swanctl", &["--list-sas"]).stdout;
+        text.lines().filter(|line| line.contains("INSTALLED")).map(str::to_owned).collect()
+    }
+
+    /// A key pair of WireGuard: the private one and the public one.
+    pub(crate) fn keys(&self) -> (String, String) {
+        let mut agent = self.vm.agent(STEP);
+        let private = agent.run("/usr/bin/wg", &["genkey"]).stdout;
+        agent.write("/tmp/key", private.as_bytes());
+        let line = "redirfd -r 0 /tmp/key /usr/bin/wg pubkey";
+        let public = agent.run("/usr/lib/execline/bin/execlineb", &["-P", "-c", line]).stdout;
+        (private.trim().to_owned(), public.trim().to_owned())
     }
 
     /// Whether its guest reaches the other guest.
@@ -153,8 +170,11 @@ pub(crate) fn pair() -> (Side, Side) {
     a.lab.host.attach("public", "other");
     b.lab.host.attach("public", "other");
     b.lab.host.ip(&["addr", "del", "203.0.113.1/24", "dev", "public"]);
-    a.set_up();
-    b.set_up();
+    // Both at once: each waits for its own machine.
+    std::thread::scope(|scope| {
+        scope.spawn(|| b.set_up());
+        a.set_up();
+    });
     (a, b)
 }
 
@@ -169,9 +189,10 @@ pub(crate) fn wait_up(a: &Side, b: &Side) {
     });
 }
 
-/// One side alone.
-pub(crate) fn one() -> Side {
+/// One side alone, and what is started beside it while it comes up.
+pub(crate) fn one<T>(beside: impl FnOnce(&Lab) -> T) -> (Side, T) {
     let mut side = Side::new(1, "203.0.113.20", "203.0.113.30");
+    let beside = beside(&side.lab);
     side.set_up();
-    side
+    (side, beside)
 }

@@ -64,24 +64,25 @@ fn two_sites_reach_each_other_whatever_else_changes() {
     assert_eq!(a.tunnels(), before, "the tunnel is the same");
 
     // The core is killed: nothing becomes of the tunnel.
-    a.kill("core");
+    a.signal("-k", "core");
     wait_until("the core", STEP, || a.is_up());
     assert_eq!(a.tunnels(), before, "the tunnel is the same");
     assert!(a.reaches(B));
 
     // charon is killed.
     let began = Instant::now();
-    a.kill("charon");
+    a.signal("-k", "charon");
     wait_until("charon and what it is to have", STEP, || {
         let ran = a.vm.agent(STEP).run("/usr/sbin/swanctl", &["--list-conns"]);
         ran.stdout.contains(&format!("site-{}-", a.peer)) && ran.stdout.contains(&format!("site-{DEAD}-"))
     });
-    println!("charon has all again {:?} after it was killed", began.elapsed());
+    println!("charon has all again {:?} after it was killed; its own clock:", began.elapsed());
     for log in ["core", "charon"] {
         let text = stdout(&a.lab.ssh(&format!("logs {log}")));
-        let says = ["has gone", "Starting IKE", "added vici connection", "is connected", "code=137"];
-        let lines: Vec<&str> = text.lines().filter(|line| says.iter().any(|s| line.contains(s))).collect();
-        println!("{log}: {lines:#?}");
+        let says =
+            ["has gone", "is there", "has all", "Starting IKE", "loaded plugins", "spawning", "added vici"];
+        let lines = text.lines().filter(|line| says.iter().any(|s| line.contains(s)));
+        lines.for_each(|line| println!("{log}: {line}"));
     }
     wait_until("another tunnel", STEP, || a.is_up() && a.tunnels() != before);
     wait_until("packets", STEP, || a.reaches(B) && b.reaches(A));
@@ -109,6 +110,9 @@ fn two_sites_reach_each_other_whatever_else_changes() {
         wait_up(&a, &b);
     }
 
+    several_networks(&mut a, &mut b);
+    silence(&a, &b);
+
     // The old version, with two networks, and wrapped in UDP; one side only answers.
     let old = [("\"ikev2\"", "\"ikev1\""), ("\"encap\":false", "\"encap\":true")];
     a.send("site_2_site_vpn", &a.site(&old));
@@ -125,4 +129,83 @@ fn two_sites_reach_each_other_whatever_else_changes() {
     wait_until("no tunnel in the kernel", STEP, || a.tunnels().is_empty());
     wait_until("charon rests", STEP, || stdout(&a.lab.ssh("status")).contains("  charon: down"));
     wait_word(&b, "other side has to begin");
+    b.send("site_2_site_vpn", &b.site(&[("\"create\":true", "\"create\":false")]));
+    wireguard(&mut a, &mut b);
+}
+
+/// Several networks, with a child each, which have forward secrecy, or have not, or are refused for it.
+fn several_networks(a: &mut Side, b: &mut Side) {
+    const TWO: (&str, &str) = ("10.9.2.0/24", "10.9.2.0/25,10.9.2.128/25");
+    const SPLIT: (&str, &str) = ("\"split_connections\":false", "\"split_connections\":true");
+    const NONE: (&str, &str) = ("esp_policy\":\"aes256-sha256;modp2048", "esp_policy\":\"aes256-sha256");
+    b.guest.net.ip(&["addr", "add", "10.9.2.200/24", "dev", "eth0"]);
+    let groups = |side: &Side| side.children().iter().filter(|line| line.contains("MODP_2048")).count();
+
+    a.send("site_2_site_vpn", &a.site(&[TWO, SPLIT]));
+    wait_word(a, "2 of 2 children");
+    wait_until("packets", STEP, || a.reaches(B) && a.reaches("10.9.2.200"));
+    // The keys of the first child came with those of the connection.
+    assert_eq!((a.children().len(), groups(a)), (2, 1), "{:?}", a.children());
+    let rekeyed = a.vm.agent(STEP).run("/usr/sbin/swanctl", &["--rekey", "--child", "net"]);
+    assert_eq!(rekeyed.code, 0, "{rekeyed:?}");
+    wait_until("keys of its own for each child", STEP, || groups(a) == 2);
+    assert!(a.reaches(B) && a.reaches("10.9.2.200"));
+
+    b.send("site_2_site_vpn", &b.site(&[NONE]));
+    wait_word(a, "1 of 2 children");
+    wait_word(a, "have nothing in common");
+    a.send("site_2_site_vpn", &a.site(&[TWO, SPLIT, NONE]));
+    wait_word(a, "2 of 2 children");
+    assert_eq!(groups(a), 0, "{:?}", a.children());
+    a.send("site_2_site_vpn", &a.site(&[TWO, NONE]));
+    wait_word(a, "1 of 1 children");
+    wait_until("packets", STEP, || a.reaches(B) && a.reaches("10.9.2.200"));
+}
+
+/// The other side cannot be heard any more: that is noticed, told, and ends by itself. A charon that does not answer is
+/// no tunnel that is down.
+fn silence(a: &Side, b: &Side) {
+    let began = Instant::now();
+    a.lab.host.ip(&["link", "set", "other", "down"]);
+    b.signal("-p", "charon");
+    wait_until("nobody to know", STEP, || {
+        let out = b.check(b.peer);
+        let (code, text) = (out.status.code(), stdout(&out));
+        assert!(!text.contains(":11:"), "{text}");
+        code == Some(1) && text.is_empty()
+    });
+    println!("unknown {:?} after charon was halted: {}", began.elapsed(), b.word(b.peer));
+    assert!(b.word(b.peer).contains("does not answer"), "{}", b.word(b.peer));
+    b.signal("-c", "charon");
+    wait_word(a, "not established: the other side does not answer");
+    println!("down {:?} after the link was cut", began.elapsed());
+    assert_eq!(stdout(&a.check(a.peer)), down(a.peer));
+    let began = Instant::now();
+    a.lab.host.ip(&["link", "set", "other", "up"]);
+    wait_up(a, b);
+    wait_until("packets", STEP, || a.reaches(B) && b.reaches(A));
+    println!("up {:?} after the link came back", began.elapsed());
+}
+
+/// Two sites by our own document.
+fn wireguard(a: &mut Side, b: &mut Side) {
+    let keys = [a.keys(), b.keys()];
+    let document = |own: usize, other: &Side| {
+        format!(
+            r#"{{"private_key":"{}","port":51820,"address":"10.3.0.{}/24","peers":[{{"public_key":"{}","allowed":"10.9.{}.0/24","endpoint":"{}:51820"}}],"type":"wireguard"}}"#,
+            keys[own].0,
+            own + 1,
+            keys[1 - own].1,
+            2 - own,
+            other.public
+        )
+    };
+    let (for_a, for_b) = (document(0, b), document(1, a));
+    a.send("wireguard", &for_a);
+    assert!(!a.reaches(B), "the other side does not know of it");
+    b.send("wireguard", &for_b);
+    wait_until("packets by WireGuard", STEP, || a.reaches(B) && b.reaches(A));
+    a.send("wireguard", &for_a.replace("10.9.2.0/24", "192.168.77.0/24"));
+    wait_until("another network", STEP, || !a.reaches(B));
+    a.send("wireguard", r#"{"create":false,"type":"wireguard"}"#);
 }
