@@ -6,6 +6,7 @@ mod faults;
 mod lab;
 mod pair;
 mod roles;
+mod six;
 mod ssh;
 mod traffic;
 mod vpc;

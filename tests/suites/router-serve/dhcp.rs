@@ -125,7 +125,12 @@ fn dhclient_keeps_its_lease_over_a_reboot_and_gives_it_up_when_moved() {
         client.output()
     };
     run(&lab, "BOUND 10.9.1.10");
-    let lease = std::fs::read_to_string(&leases).unwrap();
+    // It runs the script first, and writes then.
+    let mut lease = String::new();
+    wait_until("the lease in its file", SOON, || {
+        lease = std::fs::read_to_string(&leases).unwrap();
+        lease.ends_with("}\n")
+    });
     for line in [
         "fixed-address 10.9.1.10;",
         "option subnet-mask 255.255.255.0;",

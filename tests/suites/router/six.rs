@@ -99,6 +99,7 @@ fn settle(guest: &Namespace, address: &str) {
 fn guests_find_their_router_and_only_what_rules_let_through_passes() {
     let Lab { router, a, b, outside, _others } = &isolated(LINE);
     // Who looks for a router finds it within a second.
+    wait_until("who answers guests", SOON, || a.sh("rdisc6 -1 -w 1000 -r 1 eth0").status.success());
     let found = a.ok("rdisc6 -1 -w 1000 -r 1 eth0");
     for part in ["2001:db8:1::/64", "2001:db8:1::1", "2001:db8:53::53"] {
         assert!(found.contains(part), "{part} in {found}");
@@ -240,10 +241,13 @@ fn the_router_of_a_shared_network_says_nothing_of_a_way_out() {
         gateway=10.1.1.1 ip6gateway=2001:db8:1::1 domain=cs3.example cidrsize=24 eth1ip=169.254.44.9 \
         eth1mask=255.255.0.0 type=dhcpsrvr dns1=192.0.2.53\n";
     let Lab { router, a, _others, .. } = &isolated(line);
-    assert!(!a.sh("rdisc6 -1 -w 1500 -r 1 eth0").status.success());
     a.ip(&["addr", "add", "2001:db8:1::20/64", "dev", "eth0"]);
     assert!(pings(a, "2001:db8:1::2"));
-    assert_eq!(a.ok("dig +tries=2 +time=2 +short @2001:db8:1::2 AAAA data-server").trim(), "2001:db8:1::2");
+    wait_until("names", SOON, || {
+        let out = a.sh("dig +tries=1 +time=2 +short @2001:db8:1::2 AAAA data-server");
+        String::from_utf8_lossy(&out.stdout).trim() == "2001:db8:1::2"
+    });
+    assert!(!a.sh("rdisc6 -1 -w 1500 -r 1 eth0").status.success());
     assert_eq!(router.space.ok("cat /proc/sys/net/ipv6/conf/all/forwarding").trim(), "0");
     assert!(router.space.ok("ip -6 route").contains("default via 2001:db8:1::1 dev eth0"));
 }
