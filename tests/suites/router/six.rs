@@ -97,7 +97,7 @@ fn settle(guest: &Namespace, address: &str) {
 
 #[test]
 fn guests_find_their_router_and_only_what_rules_let_through_passes() {
-    let Lab { router, a, b, outside, _others } = &isolated(LINE);
+    let Lab { router, a, b, outside, _others } = &mut isolated(LINE);
     // Who looks for a router finds it within a second.
     wait_until("who answers guests", SOON, || a.sh("rdisc6 -1 -w 1000 -r 1 eth0").status.success());
     let found = a.ok("rdisc6 -1 -w 1000 -r 1 eth0");
@@ -181,15 +181,23 @@ fn guests_find_their_router_and_only_what_rules_let_through_passes() {
     a.ip(&["addr", "add", "2001:db8:2::20/128", "dev", "eth0"]);
     let ask = a.sh("ping -c 1 -W 1 -n -q -I 2001:db8:2::20 2001:db8:ff::1");
     assert!(!ask.status.success());
+    a.ip(&["addr", "del", "2001:db8:2::20/128", "dev", "eth0"]);
     let left = router.space.ok("nft list chain inet trivium forward6");
     assert!(left.contains("2001:db8:1::/64"), "{left}");
-    // A core that starts again finds everything in place.
     let mut before = router.space.ok("nft -s list ruleset");
     before.push_str(&router.space.ok("ip -6 -o addr"));
     let reply = router.send(r#"{"rules":[{"id":70,"protocol":"tcp","source_cidr_list":["10.0.0.0/8"],"traffic_type":"Ingress"}],"type":"ipv6firewallrules"}"#);
     assert!(reply.code == 1 && reply.stderr.contains("holds no IPv6 network"), "{reply:?}");
     let after = router.space.ok("nft -s list ruleset") + &router.space.ok("ip -6 -o addr");
     assert_eq!(before, after, "a document that cannot be right changes nothing");
+    // A core that starts again finds everything in place.
+    let links = |router: &Router| router.space.ok("ip -6 addr; ip -6 route");
+    let before = (router.filter(), links(router));
+    router.kill_core();
+    router.start_core();
+    assert_eq!((router.filter(), links(router)), before);
+    assert!(alive(&mut old), "what is known goes on");
+    assert!(seen(a, "[2001:db8:ff::1]:80").is_some());
 }
 
 #[test]
