@@ -156,23 +156,9 @@ mod tests {
 
     #[test]
     fn the_message_says_network_and_resolvers() {
-        let subnet = DhcpSubnet {
-            nic: "eth0".into(),
-            router: [10, 1, 1, 1].into(),
-            network: "10.1.1.0/24".parse().unwrap(),
-            mtu: 1450,
-            resolvers: vec![],
-            domain: "cs1.example".into(),
-            search: vec![],
-            boot_file: None,
-            six: None,
-        };
-        let six = Subnet6 {
-            network: "2001:db8:1::/64".parse().unwrap(),
-            routers: vec!["2001:db8:1::1".parse().unwrap()],
-            resolvers: vec!["2001:db8:53::53".parse().unwrap()],
-            advertised: true,
-        };
+        let (subnet, six) = crate::dhcp::stateless::tests::subnet();
+        let subnet = DhcpSubnet { mtu: 1450, ..subnet };
+        let six = Subnet6 { resolvers: vec!["2001:db8:53::53".parse().unwrap()], ..six };
         let text: String = message(&subnet, &six).iter().map(|byte| format!("{byte:02x}")).collect();
         let expected = [
             "860000004000002d0000000000000000",

@@ -117,12 +117,13 @@ pub(crate) async fn serve(guests: Arc<Server>, nic: String, socket: UdpSocket) -
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn subnet() -> (DhcpSubnet, Subnet6) {
+    /// A subnet with IPv6, whose router is its resolver.
+    pub(crate) fn subnet() -> (DhcpSubnet, Subnet6) {
         let subnet = DhcpSubnet {
             nic: "eth0".into(),
             router: [10, 1, 1, 1].into(),
