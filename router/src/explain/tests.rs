@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     plan::plan,
-    state::tests::{after, devices, forward, setup, static_nat},
+    state::tests::{SIX, after, after_at, devices, forward, setup, setup_of, static_nat},
 };
 
 fn ask(documents: &[&str], words: &str) -> String {
@@ -66,6 +66,34 @@ fn guests_the_router_and_strangers() {
 }
 
 #[test]
+fn packets_of_six_take_their_own_chains() {
+    const INWARD: &str = r#"{"rules":[{"id":1,"protocol":"tcp","src_port_range":[443,443],"revoked":false,
+        "source_cidr_list":["2001:db8:aa::/48"],"dest_cidr_list":["2001:db8:1::20/128"],"traffic_type":"Ingress",
+        "default_egress_policy":true,"guest_ip6_cidr":"2001:db8:1::/64"}],"type":"ipv6firewallrules"}"#;
+    let setup = setup_of(SIX);
+    let plan = plan(&setup, &after_at(&setup, &[INWARD]), &devices());
+    let ask = |words: &str| {
+        let words: Vec<&str> = words.split_whitespace().collect();
+        explain(&plan, &Packet::read(&words).unwrap())
+    };
+    let text = ask("tcp 2001:db8:aa::7 [2001:db8:1::20]:443");
+    assert!(text.contains("comes in by eth2\n") && text.contains("forward > forward6 > inward6"), "{text}");
+    assert!(
+        text.ends_with("verdict: leaves by eth0: tcp 2001:db8:aa::7 to [2001:db8:1::20]:443\n"),
+        "{text}"
+    );
+    for refused in ["tcp 2001:db8:ab::7 [2001:db8:1::20]:443", "udp 2001:db8:aa::7 [2001:db8:1::20]:443"] {
+        let text = ask(refused);
+        assert!(text.ends_with("verdict: dropped\n"), "{text}");
+    }
+    let text = ask("icmp 2001:db8:1::20 2001:db8:1::1");
+    assert!(
+        text.ends_with("for the router itself: icmp (echo request) 2001:db8:1::20 to 2001:db8:1::1\n"),
+        "{text}"
+    );
+}
+
+#[test]
 fn what_is_no_packet_is_refused() {
     for words in [
         &[][..],
@@ -73,6 +101,10 @@ fn what_is_no_packet_is_refused() {
         &["tcp", "1.2.3.4", "1.2.3.5"],
         &["gre", "1.2.3.4", "1.2.3.5"],
         &["icmp", "1.2.3.4"],
+        &["icmp", "1.2.3.4", "2001:db8::1"],
+        &["tcp", "2001:db8::2", "2001:db8::1"],
+        &["tcp", "2001:db8::2", "2001:db8::1:80000"],
+        &["tcp", "2001:db8::2", "[2001:db8::1]"],
     ] {
         assert!(Packet::read(words).is_err(), "{words:?}");
     }

@@ -2,10 +2,10 @@
 
 use std::{
     fmt::Write as _,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, SocketAddr},
 };
 
-use super::{ICMP, Packet, is_own, route, text};
+use super::{ICMP, ICMP6, Packet, is_own, route, text};
 use crate::{
     nft::{Action, Field, Hook, Key, Match, Part, Value},
     plan::Plan,
@@ -14,8 +14,9 @@ use crate::{
 
 /// Deepest chain of jumps, as in the kernel.
 const DEEPEST: usize = 16;
-/// Type of an echo request.
+/// Types of an echo request.
 const ECHO: u8 = 8;
+const ECHO6: u8 = 128;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
@@ -100,18 +101,14 @@ impl<'a> Walk<'a> {
 
     fn arrived(&self) -> String {
         let tcp = self.packet.protocol == Transport::Tcp.number();
-        let here =
-            |at: std::net::SocketAddrV4| (*at.ip(), at.port()) == (self.packet.destination, self.packet.port);
+        let to = SocketAddr::new(self.packet.destination, self.packet.port);
+        let here = |at: std::net::SocketAddrV4| to == SocketAddr::V4(at);
         let balance = &self.plan.balance;
         let rule = balance.rules.iter().find(|(front, _)| tcp && here(front.socket()));
         match rule {
             Some((front, rule)) => {
                 let limited = !rule.sources.is_any()
-                    && !rule
-                        .sources
-                        .as_slice()
-                        .iter()
-                        .any(|net| net.contains(&IpAddr::V4(self.packet.source)));
+                    && !rule.sources.as_slice().iter().any(|net| net.contains(&self.packet.source));
                 let fate = if limited {
                     "which closes it: the source is not allowed"
                 } else {
@@ -227,26 +224,26 @@ impl<'a> Walk<'a> {
                     port = Some(to);
                 }
             }
-            Action::Translate(to) => address = Some(*to),
+            Action::Translate(to) => address = Some((*to).into()),
             Action::TranslatePorts(to, _, pairs) => {
-                address = Some(*to);
+                address = Some((*to).into());
                 port = pairs.iter().find(|(from, _)| *from == self.packet.port).map(|(_, to)| *to);
             }
             Action::Spread(spread) => {
-                address = spread.targets.first().copied();
+                address = spread.targets.first().copied().map(IpAddr::V4);
                 port = Some(spread.port);
                 self.say(format_args!("{place}one of {:?}, here the first", spread.targets));
             }
             Action::SourceBy(fields, map) => source = value_address(found(fields, map, self)),
-            Action::Source(to) => source = Some(*to),
+            Action::Source(to) => source = Some((*to).into()),
             _ => {}
         }
         if let Some(address) = address {
             self.packet.destination = address;
             self.packet.port = port.unwrap_or(self.packet.port);
             self.translated = true;
-            let port = self.packet.port;
-            self.say(format_args!("{place}destination becomes {address}:{port}"));
+            let to = SocketAddr::new(address, self.packet.port);
+            self.say(format_args!("{place}destination becomes {to}"));
         }
         if let Some(source) = source {
             self.packet.source = source;
@@ -261,8 +258,8 @@ impl<'a> Walk<'a> {
 
     fn part(&self, field: Field) -> Part {
         match field {
-            Field::Source => Part::Address(self.packet.source),
-            Field::Destination => Part::Address(self.packet.destination),
+            Field::Source => address(self.packet.source),
+            Field::Destination => address(self.packet.destination),
             Field::Protocol if self.packet.protocol == Transport::Tcp.number() => {
                 Part::Transport(Transport::Tcp)
             }
@@ -282,9 +279,8 @@ impl<'a> Walk<'a> {
         let known = |field: Field, set: &str| {
             self.plan.table.maps.get(set).is_some_and(|m| m.elements.contains_key(&vec![self.part(field)]))
         };
-        let among = |nets: &[ipnet::IpNet], address: Ipv4Addr| {
-            nets.iter().any(|net| net.contains(&IpAddr::V4(address)))
-        };
+        let among = |nets: &[ipnet::IpNet], address| nets.iter().any(|net| net.contains(&address));
+        let six = packet.source.is_ipv6();
         match condition {
             Match::In(nic) => *nic == self.came_by,
             Match::Out(nic) => *nic == self.leaves_by,
@@ -303,16 +299,28 @@ impl<'a> Walk<'a> {
             // Replies of the router itself: no first packet. One that is asked about came in the clear, and a tunnel
             // that should be there is.
             Match::FromPort(..) | Match::Established | Match::Decrypted | Match::Bare => false,
-            // Packets of IPv4 are explained.
-            Match::Six | Match::Icmp6 | Match::Icmp6Type(_) | Match::Icmp6Code(_) | Match::Near => false,
+            // What one asks about has passed a router.
+            Match::Near => false,
+            Match::Six => six,
+            Match::Icmp6 => packet.protocol == ICMP6,
+            Match::Icmp6Type(kind) => packet.protocol == ICMP6 && *kind == ECHO6,
+            Match::Icmp6Code(code) => packet.protocol == ICMP6 && *code == 0,
             Match::Translated => self.translated,
         }
     }
 }
 
-fn value_address(value: Option<Value>) -> Option<Ipv4Addr> {
+/// An address in a key. Keys hold none of IPv6: there its text stands for it, which no key has.
+fn address(address: IpAddr) -> Part {
+    match address {
+        IpAddr::V4(address) => Part::Address(address),
+        IpAddr::V6(address) => Part::Nic(address.to_string()),
+    }
+}
+
+fn value_address(value: Option<Value>) -> Option<IpAddr> {
     match value {
-        Some(Value::Address(address)) => Some(address),
+        Some(Value::Address(address)) => Some(address.into()),
         _ => None,
     }
 }

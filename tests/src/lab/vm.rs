@@ -7,6 +7,7 @@ mod qmp;
 mod saved;
 
 use std::{
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
@@ -195,7 +196,8 @@ impl Vm {
         let socket = vm.dir.path().join("qmp");
         wait_until("QEMU's control socket", Duration::from_secs(20), || {
             assert!(vm.process.runs(), "QEMU ended: {}", vm.process.output());
-            socket.exists()
+            // Its file is there a moment before anyone listens at it.
+            UnixStream::connect(&socket).is_ok()
         });
         vm
     }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use common::health;
 
 use super::Commands;
+use crate::view::Guest6;
 
 impl Commands {
     /// What is in force, in figures, and whether all is well.
@@ -37,6 +38,8 @@ impl Commands {
         for nic in view.guests.values() {
             let role = if nic.tier.is_some() { "tier" } else { "guest" };
             nic.addresses.iter().for_each(|address| line(role, format!("{} {address}", nic.name)));
+            let six = nic.six.iter().flat_map(Guest6::routers);
+            six.for_each(|address| line(role, format!("{} {address}", nic.name)));
         }
         for (mac, tier) in
             state.tiers.iter().filter(|(mac, _)| engine.network().devices().by_mac(**mac).is_none())
@@ -46,6 +49,9 @@ impl Commands {
         for (address, details) in &state.addresses {
             let role = if details.private_gateway { "private gateway" } else { "public" };
             line(role, format!("{address}/{}", details.prefix));
+        }
+        for address in view.public.values().flat_map(|nic| &nic.six) {
+            line("public", address.to_string());
         }
         for (name, figure) in engine.figures() {
             line(name, figure.to_string());
