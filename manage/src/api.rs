@@ -92,6 +92,21 @@ pub(crate) enum Request {
         /// Name of the host.
         host: String,
     },
+    /// The operator says that a host is powered off.
+    HostOff {
+        /// Name of the host.
+        host: String,
+    },
+    /// Takes a host out of service.
+    HostDrain {
+        /// Name of the host.
+        host: String,
+    },
+    /// Takes it into service again.
+    HostResume {
+        /// Name of the host.
+        host: String,
+    },
 }
 
 /// What comes back.
@@ -125,6 +140,9 @@ pub(crate) struct Status {
     pub(crate) events: Vec<Event>,
 }
 
+/// The standing of a host of which there is nothing to say.
+pub(crate) const IN_SERVICE: &str = "in service";
+
 /// A host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct HostStatus {
@@ -136,6 +154,8 @@ pub(crate) struct HostStatus {
     pub(crate) up: bool,
     /// Seconds since its last ping.
     pub(crate) last_ping: Option<u64>,
+    /// `in service`, `drained`, `lost` (its system VMs were started elsewhere), or why nothing can be said of it.
+    pub(crate) standing: String,
 }
 
 /// A VM.

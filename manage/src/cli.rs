@@ -39,6 +39,13 @@ pub(crate) enum Command {
         #[arg(long, default_value = HOST_STATE, env = "TRIVIUM_HOST_STATE")]
         state: PathBuf,
     },
+    /// End this machine's system VMs when it is cut off for too long. `manage host` starts it; it outlives that one.
+    #[command(hide = true)]
+    Guard {
+        /// Folder of the host.
+        #[arg(long)]
+        state: PathBuf,
+    },
     /// Check a zone file and say what is wrong with it.
     Check {
         /// The zone file.
@@ -73,6 +80,27 @@ pub(crate) enum Command {
     },
     /// Make a new file for a host to join with, and print its path. An older one is void.
     HostToken {
+        /// Name of the host in the zone file.
+        host: String,
+        #[command(flatten)]
+        to: To,
+    },
+    /// Confirm that a host which is not heard is powered off: its system VMs are started elsewhere at once.
+    HostOff {
+        /// Name of the host in the zone file.
+        host: String,
+        #[command(flatten)]
+        to: To,
+    },
+    /// Take a host out of service: its system VMs are stopped there and started on other hosts. Guests stay.
+    HostDrain {
+        /// Name of the host in the zone file.
+        host: String,
+        #[command(flatten)]
+        to: To,
+    },
+    /// Take a drained host into service again.
+    HostResume {
         /// Name of the host in the zone file.
         host: String,
         #[command(flatten)]

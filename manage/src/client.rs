@@ -252,6 +252,13 @@ pub(crate) fn console_url(vm: String, to: &To) -> Done {
     Ok(())
 }
 
+/// `manage host-off`, `host-drain` and `host-resume`: what the manager does about it.
+pub(crate) fn host_word(request: Request, to: &To) -> Done {
+    let done: String = ask(to, &request)?;
+    print(to, &done, Clone::clone);
+    Ok(())
+}
+
 /// `manage host-token`
 pub(crate) fn host_token(host: String, to: &To) -> Done {
     let path: String = ask(to, &Request::HostToken { host })?;

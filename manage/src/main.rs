@@ -6,6 +6,7 @@ mod bootargs;
 mod cli;
 mod client;
 mod db;
+mod fence;
 mod host;
 mod ids;
 mod machine;
@@ -17,6 +18,7 @@ mod zone;
 
 use std::process::ExitCode;
 
+use api::Request;
 use clap::Parser;
 use cli::{Cli, Command};
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,6 +29,10 @@ fn main() -> ExitCode {
         Command::Host { join, state } => {
             daemon(async { host::run(&state, join.as_deref()).await.map_err(text) })
         }
+        Command::Guard { state } => {
+            common::log::init();
+            fence::guard::run(&state).map_err(text)
+        }
         Command::Check { zone } => check(&zone),
         Command::Status { wait, to } => client::status(wait, &to).map_err(text),
         Command::Vm(command) => client::vm(command).map_err(text),
@@ -35,6 +41,11 @@ fn main() -> ExitCode {
         Command::Snapshot(command) => client::snapshot(command).map_err(text),
         Command::ConsoleUrl { vm, to } => client::console_url(vm, &to).map_err(text),
         Command::HostToken { host, to } => client::host_token(host, &to).map_err(text),
+        Command::HostOff { host, to } => client::host_word(Request::HostOff { host }, &to).map_err(text),
+        Command::HostDrain { host, to } => client::host_word(Request::HostDrain { host }, &to).map_err(text),
+        Command::HostResume { host, to } => {
+            client::host_word(Request::HostResume { host }, &to).map_err(text)
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

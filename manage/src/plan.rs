@@ -17,6 +17,8 @@ pub(crate) struct View {
     pub(crate) host: Option<String>,
     /// Whether it runs.
     pub(crate) seen: Seen,
+    /// A host on which another copy of it runs, which must end.
+    pub(crate) stray: Option<String>,
     /// The start for which it got a certificate.
     pub(crate) certificate_for: String,
     /// The start for which its documents were applied; empty where they have changed since.
@@ -70,15 +72,27 @@ pub(crate) enum Action {
     },
 }
 
-/// The next action for each VM that needs one. `hosts` are the ones that are up, with the
-/// number of VMs on each; `now` in seconds.
-pub(crate) fn plan(views: &[View], hosts: &BTreeMap<String, usize>, now: u64) -> Vec<(i64, Action)> {
+/// A host that is up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// Number of VMs on it.
+    pub(crate) vms: usize,
+    /// It is out of service: nothing is started there, and its system VMs are stopped.
+    pub(crate) drained: bool,
+}
+
+/// The next action for each VM that needs one. `hosts` are the ones that are up; `now` in seconds.
+pub(crate) fn plan(views: &[View], hosts: &BTreeMap<String, Room>, now: u64) -> Vec<(i64, Action)> {
     let mut load = hosts.clone();
     let idle = views.iter().filter(|v| !v.busy && v.not_before <= now);
     idle.filter_map(|view| Some((view.id, next(view, &mut load)?))).collect()
 }
 
-fn next(view: &View, load: &mut BTreeMap<String, usize>) -> Option<Action> {
+fn next(view: &View, load: &mut BTreeMap<String, Room>) -> Option<Action> {
+    if let Some(host) = &view.stray {
+        return Some(Action::Stop(host.clone()));
+    }
+    let drained = |host: &String| load.get(host).is_some_and(|room| room.drained);
     match (&view.seen, view.wanted) {
         // A VM of a host that cannot be asked may still run: starting it twice would harm its disk.
         (Seen::Unknown, _) | (Seen::Off, Wanted::Stopped | Wanted::Removed) => None,
@@ -86,8 +100,14 @@ fn next(view: &View, load: &mut BTreeMap<String, usize>) -> Option<Action> {
         (Seen::Off, Wanted::Running) if view.waits => None,
         (Seen::Off, Wanted::Running) => {
             let host = place(view, load)?;
-            *load.entry(host.clone()).or_default() += 1;
+            load.entry(host.clone()).or_default().vms += 1;
             Some(Action::Start(host))
+        }
+        // It goes where there is another host for it.
+        (Seen::On { host, .. }, Wanted::Running)
+            if view.kind != Kind::Guest && drained(host) && load.values().any(|room| !room.drained) =>
+        {
+            Some(Action::Stop(host.clone()))
         }
         (Seen::On { host, ready: false, .. }, Wanted::Running) => Some(Action::Start(host.clone())),
         (Seen::On { host, start_id, ready: true }, Wanted::Running) => {
@@ -103,11 +123,18 @@ fn next(view: &View, load: &mut BTreeMap<String, usize>) -> Option<Action> {
     }
 }
 
-/// A VM goes where it was, for its disk is there; a new one to the host with the fewest VMs.
-fn place(view: &View, load: &BTreeMap<String, usize>) -> Option<String> {
+/// A VM goes where it was, for its disk is there; a new one, and a system VM whose host is out of service, to the host
+/// with the fewest VMs. All that a system VM has on its disk it is told again.
+fn place(view: &View, load: &BTreeMap<String, Room>) -> Option<String> {
+    let free = |room: &Room| !room.drained;
     match &view.host {
-        Some(host) => load.contains_key(host).then(|| host.clone()),
-        None => load.iter().min_by_key(|(_, count)| **count).map(|(host, _)| host.clone()),
+        Some(host) if view.kind == Kind::Guest || load.get(host).is_none_or(free) => {
+            load.get(host).filter(|room| free(room)).map(|_| host.clone())
+        }
+        _ => {
+            let rooms = load.iter().filter(|(_, room)| free(room));
+            rooms.min_by_key(|(_, room)| room.vms).map(|(host, _)| host.clone())
+        }
     }
 }
 
@@ -129,6 +156,7 @@ mod tests {
             wanted,
             host: None,
             seen,
+            stray: None,
             certificate_for: String::new(),
             configured_for: String::new(),
             waits: false,
@@ -137,12 +165,16 @@ mod tests {
         }
     }
 
+    fn hosts(names: &[(&str, bool)]) -> BTreeMap<String, Room> {
+        names.iter().map(|(name, drained)| ((*name).to_owned(), Room { vms: 0, drained: *drained })).collect()
+    }
+
     fn on(ready: bool) -> Seen {
         Seen::On { host: "h1".into(), start_id: "a".into(), ready }
     }
 
     fn one(view: &View) -> Option<Action> {
-        plan(std::slice::from_ref(view), &BTreeMap::from([("h1".to_owned(), 0)]), 10).pop().map(|(_, a)| a)
+        plan(std::slice::from_ref(view), &hosts(&[("h1", false)]), 10).pop().map(|(_, a)| a)
     }
 
     #[test]
@@ -182,6 +214,30 @@ mod tests {
     }
 
     #[test]
+    fn system_vms_leave_a_drained_host_and_guests_stay() {
+        let both = hosts(&[("h1", true), ("h2", false)]);
+        let next = |view: &View, hosts| plan(std::slice::from_ref(view), hosts, 10).pop().map(|(_, a)| a);
+        let mut vm = View { host: Some("h1".into()), ..view(Kind::Router, Wanted::Running, on(true)) };
+        assert_eq!(next(&vm, &both), Some(Action::Stop("h1".into())));
+        vm.seen = Seen::Off;
+        assert_eq!(next(&vm, &both), Some(Action::Start("h2".into())));
+        let mut guest = View { host: Some("h1".into()), ..view(Kind::Guest, Wanted::Running, on(true)) };
+        assert_eq!(next(&guest, &both), None);
+        guest.seen = Seen::Off;
+        assert_eq!(next(&guest, &both), None, "its disk is on the host that is out of service");
+        // With nowhere to go a VM runs on.
+        vm.seen = on(true);
+        vm.configured_for = "a".into();
+        assert_eq!(next(&vm, &hosts(&[("h1", true)])), None);
+    }
+
+    #[test]
+    fn a_second_copy_ends() {
+        let vm = View { stray: Some("h2".into()), ..view(Kind::Router, Wanted::Running, on(true)) };
+        assert_eq!(one(&vm), Some(Action::Stop("h2".into())));
+    }
+
+    #[test]
     fn a_guest_waits_for_its_router() {
         let mut vm = View { waits: true, ..view(Kind::Guest, Wanted::Running, Seen::Off) };
         assert_eq!(one(&vm), None);
@@ -193,9 +249,10 @@ mod tests {
     fn new_vms_spread_over_the_hosts() {
         let views: Vec<_> =
             (0..4).map(|id| View { id, ..view(Kind::Guest, Wanted::Running, Seen::Off) }).collect();
-        let hosts = BTreeMap::from([("h1".to_owned(), 0), ("h2".to_owned(), 0)]);
-        let on_first =
-            plan(&views, &hosts, 0).iter().filter(|(_, a)| *a == Action::Start("h1".into())).count();
+        let on_first = plan(&views, &hosts(&[("h1", false), ("h2", false)]), 0)
+            .iter()
+            .filter(|(_, a)| *a == Action::Start("h1".into()))
+            .count();
         assert_eq!(on_first, 2);
     }
 

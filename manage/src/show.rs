@@ -1,7 +1,7 @@
 //! Tables for people.
 
 use crate::{
-    api::{Event, Status, VmStatus},
+    api::{Event, IN_SERVICE, Status, VmStatus},
     db::{Template, TemplateState},
 };
 
@@ -86,10 +86,13 @@ pub(crate) fn status(status: &Status) -> String {
     let mut text = format!("zone {}: {ready}\n\n", status.zone);
     let mut rows = vec![row(["HOST", "ADDRESS", "STATE"])];
     for host in &status.hosts {
-        let state = match host.last_ping {
+        let mut state = match host.last_ping {
             Some(seconds) => format!("up, last ping {seconds} s ago"),
             None => "not connected".to_owned(),
         };
+        if host.standing != IN_SERVICE {
+            state = format!("{state}; {}", host.standing);
+        }
         rows.push(row([&host.name, &host.address, &state]));
     }
     text.push_str(&table(&rows));

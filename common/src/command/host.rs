@@ -26,6 +26,7 @@ wire! {
     DeliverCertificateCommand = "trivium.host.DeliverCertificateCommand",
     RouterCommand = "trivium.host.RouterCommand",
     RouterAnswer = "trivium.host.RouterAnswer",
+    RollCommand = "trivium.host.RollCommand",
     ReportCommand = "trivium.host.ReportCommand",
     ReportAnswer = "trivium.host.ReportAnswer",
 }
@@ -135,6 +136,23 @@ pub struct ModifySshKeysCommand {
 impl fmt::Debug for ModifySshKeysCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ModifySshKeysCommand").field("public", &self.public).finish_non_exhaustive()
+    }
+}
+
+/// Tells a host who has a vote in its zone, for its guard. Its Debug form has no keys.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RollCommand {
+    /// The list, as JSON.
+    pub roll: String,
+    /// See [`Base`].
+    #[serde(flatten)]
+    pub base: Base,
+}
+
+impl fmt::Debug for RollCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RollCommand").finish_non_exhaustive()
     }
 }
 

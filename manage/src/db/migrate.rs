@@ -4,7 +4,8 @@ use rusqlite::Connection;
 
 use super::DbError;
 
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
 CREATE TABLE vm (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     owner TEXT NOT NULL UNIQUE,
@@ -84,7 +85,20 @@ CREATE TABLE event (
     subject TEXT NOT NULL,
     text TEXT NOT NULL
 ) STRICT;
-"];
+",
+    "
+CREATE TABLE host (
+    name TEXT PRIMARY KEY,
+    generation TEXT NOT NULL DEFAULT '',
+    lost INTEGER,
+    drained INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE counter (
+    name TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+) STRICT;
+",
+];
 
 /// Runs the steps that this database has not seen, each in its own transaction.
 pub(super) fn run(connection: &mut Connection) -> Result<(), DbError> {

@@ -4,6 +4,7 @@
 //! newer program brings an older database up to date when it opens it.
 
 mod console;
+mod host;
 mod migrate;
 mod peer;
 mod secret;

@@ -1,6 +1,6 @@
 //! The commands that a host takes.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::atomic::Ordering, time::Duration};
 
 use common::{
     channel::{
@@ -11,7 +11,7 @@ use common::{
         agent::{Answer, unsupported},
         host::{
             CheckSshAnswer, CheckSshCommand, DeliverCertificateCommand, GetVncPortAnswer, GetVncPortCommand,
-            ModifySshKeysCommand, PingRoutingCommand, ReportAnswer, ReportCommand, RouterAnswer,
+            ModifySshKeysCommand, PingRoutingCommand, ReportAnswer, ReportCommand, RollCommand, RouterAnswer,
             RouterCommand, StartAnswer, StartCommand, StartupRoutingCommand, StopAnswer, StopCommand,
         },
     },
@@ -23,6 +23,7 @@ use super::{
     ssh::{self, Output},
     start,
 };
+use crate::fence::{Roll, guard};
 
 /// Class of the resource, part of the guid.
 pub(super) const RESOURCE: &str = "TriviumHostResource";
@@ -33,6 +34,7 @@ const IMPORT_LIMIT: Duration = Duration::from_secs(900);
 
 impl Resource for Host {
     fn startup(&self) -> Vec<Message> {
+        self.epoch.store(self.fenced(), Ordering::Release);
         let accelerator = self.accelerator.get().map_or("unknown", |a| a.word());
         let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let memory_kib: u64 = meminfo
@@ -71,6 +73,7 @@ impl Resource for Host {
     async fn execute(&self, command: Message) -> Message {
         match command.class.as_str() {
             ModifySshKeysCommand::CLASS => keys(self, &command),
+            RollCommand::CLASS => roll(self, &command),
             StartCommand::CLASS => start(self, &command).await,
             StopCommand::CLASS => stop(self, &command).await,
             CheckSshCommand::CLASS => check_ssh(self, &command).await,
@@ -110,15 +113,25 @@ fn keys(host: &Host, command: &Message) -> Message {
     Message::wrap(&Answer { answer: outcome(&done) })
 }
 
+/// Keeps the list of votes for the guard, which sees that it has changed.
+fn roll(host: &Host, command: &Message) -> Message {
+    let told: RollCommand = read!(command);
+    let done = serde_json::from_str::<Roll>(&told.roll)
+        .map_err(|error| HostError::Join(format!("list of votes: {error}")))
+        .and_then(|_| write_private(&guard::roll_file(&host.state), told.roll.as_bytes()));
+    Message::wrap(&Answer { answer: outcome(&done) })
+}
+
 async fn start(host: &Host, command: &Message) -> Message {
     let start: StartCommand = read!(command);
     let name = start.vm.name.clone();
+    let epoch = host.epoch.load(Ordering::Acquire);
     let turns = host.turns(&name);
     let _turn = turns.life.lock().await;
     // A stop that came while this waited is for the start before.
     let cancel = host.turns(&name).cancel;
     let result = tokio::select! {
-        result = start::start(host, start.vm) => result,
+        result = start::start(host, start.vm, epoch) => result,
         () = cancel.cancelled() => Err(HostError::Stopped(name.clone())),
     };
     match &result {

@@ -19,8 +19,8 @@ mod watch;
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    time::{Duration, Instant},
 };
 
 use common::{
@@ -36,6 +36,12 @@ pub(crate) use line::LineError;
 use record::Folder;
 pub(crate) use record::write_private;
 use ssh::Ssh;
+pub(crate) use start::end_system_vms;
+
+use crate::fence::guard::{self, Word};
+
+/// How long a start waits for the guard to hold.
+const HOLD: Duration = Duration::from_secs(10);
 
 /// Why a host could not do something.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +93,15 @@ pub(crate) enum HostError {
     /// The VM is not there.
     #[error("{0} does not run on this host")]
     NotRunning(String),
+    /// Its guard does not hold.
+    #[error(
+        "This host starts no VM: its guard hears neither the manager nor more than half of all votes; \
+         do UDP ports 8252 of the hosts and 8253 of the manager reach each other?"
+    )]
+    NoHold,
+    /// It was cut off since the connection was made.
+    #[error("This host was cut off from its zone since this order may have been given; it connects anew")]
+    CutOff,
     /// Stopped while it started.
     #[error("{0} was stopped while it started")]
     Stopped(String),
@@ -119,6 +134,8 @@ pub(crate) struct Host {
     /// Kernel with which KVM is tried.
     kernel: Option<PathBuf>,
     accelerator: OnceCell<Accelerator>,
+    /// How often this host had been fenced when it connected last.
+    epoch: AtomicU64,
     /// One start, stop or command at a time for each VM.
     turns: Mutex<HashMap<String, VmTurns>>,
 }
@@ -157,6 +174,27 @@ impl Host {
         *self.accelerator.get_or_init(|| probe).await
     }
 
+    /// How often this host has been fenced so far.
+    fn fenced(&self) -> u64 {
+        Word::heard(&self.state).map_or(0, |word| word.epoch)
+    }
+
+    /// Whether a VM may be started now: the guard holds, and this host was not fenced since it made the connection by
+    /// which the order came. One that was on its way while the host was cut off may be carried out elsewhere by now.
+    async fn may_start(&self, epoch: u64) -> Result<(), HostError> {
+        let until = Instant::now() + HOLD;
+        // A manager that has told of no votes moves no VMs, either.
+        while guard::roll_file(&self.state).exists() {
+            match Word::heard(&self.state) {
+                Some(word) if word.epoch != epoch => return Err(HostError::CutOff),
+                Some(word) if word.holds => return Ok(()),
+                _ if Instant::now() >= until => return Err(HostError::NoHold),
+                _ => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        }
+        Ok(())
+    }
+
     fn ssh(&self, folder: &Folder, address: &str) -> Ssh {
         Ssh { address: address.to_owned(), key: self.key_file(), socket: folder.ssh() }
     }
@@ -180,11 +218,13 @@ pub(crate) async fn run(state: &Path, join_file: Option<&Path>) -> Result<(), Ho
         place: (membership.zone, membership.pod),
         kernel: membership.kernel.clone(),
         accelerator: OnceCell::new(),
+        epoch: AtomicU64::new(0),
         turns: Mutex::default(),
         state: state.clone(),
     });
     tracing::info!("{} at {}: {}", host.name, host.address, host.accelerator().await.word());
     watch::adopt(&host);
+    guard::ensure(&state)?;
     let config = AgentConfig {
         port: membership.port,
         workers: 64,

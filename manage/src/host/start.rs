@@ -46,15 +46,22 @@ impl Clock {
     }
 }
 
-/// Starts `vm`, or goes on where a start was cut off. A start that fails leaves nothing running.
-pub(super) async fn start(host: &Host, vm: VirtualMachine) -> Result<Steps, HostError> {
+/// Starts `vm`, or goes on where a start was cut off. A start that fails leaves nothing running. `epoch` is how often
+/// this host had been fenced when the order came.
+pub(super) async fn start(host: &Host, vm: VirtualMachine, epoch: u64) -> Result<Steps, HostError> {
     let folder = Folder::new(&host.state, &vm.name)?;
     folder.make()?;
     let mut clock = Clock { steps: Steps::new(), last: Instant::now() };
     let mut record = match known(&folder) {
         Some(record) if record.is_alive() => record,
         old => {
-            let record = boot(host, &folder, vm, old.and_then(|r| r.image)).await?;
+            host.may_start(epoch).await?;
+            let mut record = boot(host, &folder, vm, old.and_then(|r| r.image)).await?;
+            if let Err(error) = host.may_start(epoch).await {
+                end(&folder, &record).await;
+                clear(&folder, &mut record).await;
+                return Err(error);
+            }
             clock.step("1 QEMU");
             record
         }
@@ -266,6 +273,20 @@ pub(super) async fn stop(host: &Host, name: &str, force: bool) -> Result<(), Hos
     Ok(())
 }
 
+/// Ends the system VMs below a host's folder at once, and tells which. Guests are started nowhere else, so they run on.
+pub(crate) fn end_system_vms(state: &Path) -> Vec<String> {
+    let records = super::record::all(state).into_iter().filter_map(|folder| known(&folder));
+    let system = records.filter(|record| record.vm.boot_args.is_some() && record.is_alive());
+    system.filter(kill).map(|record| record.vm.name).collect()
+}
+
+/// Cuts the power; true where there was something to cut.
+fn kill(record: &Record) -> bool {
+    let pid = record.process.and_then(|process| rustix::process::Pid::from_raw(process.pid));
+    let pid = pid.filter(|_| record.is_alive());
+    pid.is_some_and(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL).is_ok())
+}
+
 /// Ends QEMU for certain.
 async fn end(folder: &Folder, record: &Record) {
     if !record.is_alive() {
@@ -275,9 +296,7 @@ async fn end(folder: &Folder, record: &Record) {
     if quit.is_ok() && ended(record, Duration::from_secs(5)).await {
         return;
     }
-    let pid = record.process.and_then(|process| rustix::process::Pid::from_raw(process.pid));
-    if let Some(pid) = pid.filter(|_| record.is_alive()) {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    if kill(record) {
         ended(record, Duration::from_secs(5)).await;
     }
 }

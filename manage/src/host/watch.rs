@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::OpenOptions,
     io::{Read, Seek, SeekFrom},
+    sync::atomic::Ordering,
     time::Duration,
 };
 
@@ -13,6 +14,7 @@ use common::{
 };
 
 use super::{Host, record, record::Folder, start};
+use crate::fence::guard;
 
 /// Between two looks at the processes.
 const TICK: Duration = Duration::from_millis(500);
@@ -43,6 +45,7 @@ pub(super) async fn watch(host: std::sync::Arc<Host>, agent: AgentHandle) {
                 }
             }
         }
+        keep_guard(&host, &agent).await;
         let folders = record::all(&host.state);
         for folder in &folders {
             tidy(&host, folder).await;
@@ -52,6 +55,19 @@ pub(super) async fn watch(host: std::sync::Arc<Host>, agent: AgentHandle) {
             agent.ping().await;
             before = now;
         }
+    }
+}
+
+/// Sees to it that a guard runs. After it has fenced this host the connection is made anew, for orders that came by
+/// the old one are void.
+async fn keep_guard(host: &Host, agent: &AgentHandle) {
+    if let Err(error) = guard::ensure(&host.state) {
+        tracing::error!("no guard: {error}");
+    }
+    let connected = agent.status().borrow().server.is_some();
+    if connected && host.fenced() != host.epoch.load(Ordering::Acquire) {
+        tracing::warn!("this host was fenced; it connects anew");
+        agent.reload().await;
     }
 }
 

@@ -16,13 +16,15 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Manage, ServeError, act, console, join, status, template};
+use super::{Manage, ServeError, act, console, join, status, template, vigil};
 use crate::{
     api::{LIMIT, Reply, Request, Script},
     db::{Kind, Vm, Wanted},
+    fence,
     ids::random_uuid,
     plan::Seen,
     router,
+    zone::Host,
 };
 
 /// Requests that are worked on at once.
@@ -141,12 +143,42 @@ async fn answer(manage: &Arc<Manage>, request: Request) -> Result<serde_json::Va
             json(template::copy(manage, (&from_store, &from_path), (&to_store, &to_folder)).await?)
         }
         Request::ConsoleUrl { vm } => json(console::url(manage, &vm).await?),
+        Request::HostOff { host } => json(host_off(manage, &known(manage, &host)?.name)?),
+        Request::HostDrain { host } => json(drain(manage, &known(manage, &host)?.name, true)?),
+        Request::HostResume { host } => json(drain(manage, &known(manage, &host)?.name, false)?),
         Request::HostToken { host } => {
-            let found = manage.zoned.zone.hosts.iter().find(|h| h.name == host);
-            let host = found.ok_or_else(|| format!("The zone file has no [[host]] {host:?}"))?;
+            let host = known(manage, &host)?;
             json(join::write_join_file(&manage.zoned, host).map_err(|error| error.to_string())?)
         }
     }
+}
+
+/// The host of that name.
+fn known<'a>(manage: &'a Manage, host: &str) -> Result<&'a Host, String> {
+    let found = manage.zoned.zone.hosts.iter().find(|h| h.name == host);
+    found.ok_or_else(|| format!("The zone file has no [[host]] {host:?}"))
+}
+
+/// The operator says that a host is powered off. It is not, where it is heard.
+fn host_off(manage: &Manage, host: &str) -> Result<String, String> {
+    let alone = manage.zoned.zone.hosts.len() == 1;
+    if manage.links().hears(host, fence::now()) || alone && manage.agent(host).is_some() {
+        return Err(format!("{host} is heard: it is not powered off; nothing was changed"));
+    }
+    vigil::lose(manage, host, "the operator says that it is powered off")
+        .map_err(|error| error.to_string())?;
+    Ok(format!("the system VMs of {host} are started elsewhere"))
+}
+
+fn drain(manage: &Manage, host: &str, drained: bool) -> Result<String, String> {
+    manage.zoned.db.host_drained(host, drained).map_err(|error| error.to_string())?;
+    manage.zoned.event(host, if drained { "is taken out of service" } else { "is in service again" });
+    manage.poke.notify_one();
+    Ok(if drained {
+        format!("{host} gives its system VMs to other hosts, if there are any; its guests stay")
+    } else {
+        format!("{host} is in service again")
+    })
 }
 
 fn want(manage: &Manage, vm: &Vm, wanted: Wanted) -> Result<(), String> {

@@ -11,7 +11,8 @@ use common::{
         agent::{AgentControlAnswer, ReadyCommand},
         console::{ConsoleAccessAuthenticationCommand, ConsoleProxyLoadReportCommand},
         host::{
-            ModifySshKeysCommand, PingRoutingCommand, ReportAnswer, ReportCommand, StartupRoutingCommand,
+            ModifySshKeysCommand, PingRoutingCommand, ReportAnswer, ReportCommand, RollCommand,
+            StartupRoutingCommand,
         },
     },
 };
@@ -55,6 +56,9 @@ impl Manager for Door {
                 let report =
                     answers.iter().find(|a| a.is::<ReportAnswer>()).ok_or("no report of the host")?;
                 let report: ReportAnswer = report.read().map_err(|error| error.to_string())?;
+                if self.0.zoned.db.host_back(agent.name()).map_err(|error| error.to_string())? {
+                    self.0.zoned.event(agent.name(), "is back");
+                }
                 self.0.seen().reports.insert(agent.name().to_owned(), report.vms);
             }
             Some(Who::Ssvm) => store::attached(&self.0, &answers),
@@ -125,7 +129,7 @@ impl Manage {
             return Err(format!("architecture {:?} is unknown", candidate.text("arch")));
         }
         let setup = match who {
-            Who::Host if zone.hosts.iter().any(|h| h.name == name) => self.host_setup(),
+            Who::Host if zone.hosts.iter().any(|h| h.name == name) => self.host_setup(name)?,
             Who::Ssvm if self.is_vm(name, Kind::Ssvm)? => store::setup(&self.zoned)?,
             Who::Cpvm if self.is_vm(name, Kind::Cpvm)? => vec![console::setup(self)],
             _ => return Err(format!("the zone has no {who:?} {name:?}")),
@@ -156,12 +160,15 @@ impl Manage {
         Ok(vms.iter().any(|vm| vm.name == name && vm.kind == kind))
     }
 
-    fn host_setup(&self) -> Vec<Message> {
+    fn host_setup(&self, name: &str) -> Result<Vec<Message>, String> {
         let keys = ModifySshKeysCommand {
             public: self.public_key.clone(),
             private: self.private_key.clone(),
             ..ModifySshKeysCommand::default()
         };
-        vec![Message::wrap(&keys), Message::wrap(&ReportCommand::default())]
+        let roll = self.roll(name).ok_or("it has no vote")?;
+        let roll = serde_json::to_string(roll).map_err(|error| error.to_string())?;
+        let roll = RollCommand { roll, ..RollCommand::default() };
+        Ok(vec![Message::wrap(&keys), Message::wrap(&roll), Message::wrap(&ReportCommand::default())])
     }
 }

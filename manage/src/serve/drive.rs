@@ -6,13 +6,13 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use common::command::host::Power;
+use common::command::host::{Power, VmReport};
 use sha2::{Digest, Sha256};
 
 use super::{Failure, Manage, act};
 use crate::{
     db::{DbError, Kind, Owner, Vm},
-    plan::{self, Action, Seen, View},
+    plan::{self, Action, Room, Seen, View},
     router::{Password, Rules},
 };
 
@@ -38,12 +38,18 @@ pub(super) fn seconds() -> u64 {
 fn round(manage: &Arc<Manage>) -> Result<(), DbError> {
     let vms = manage.zoned.db.vms()?;
     let views = views(manage, &vms);
-    let hosts: BTreeMap<String, usize> = manage
+    let mut hosts: BTreeMap<String, Room> = manage
         .seen()
         .reports
         .iter()
-        .map(|(host, vms)| (host.clone(), vms.values().filter(|v| v.state == Power::PowerOn).count()))
+        .map(|(host, vms)| {
+            let vms = vms.values().filter(|v| v.state == Power::PowerOn).count();
+            (host.clone(), Room { vms, drained: false })
+        })
         .collect();
+    for (host, room) in &mut hosts {
+        room.drained = manage.zoned.db.host(host)?.drained;
+    }
     for (id, action) in plan::plan(&views, &hosts, seconds()) {
         let Some(vm) = vms.iter().find(|vm| vm.id == id) else { continue };
         // A host that has reported but is not ready yet takes no commands.
@@ -107,6 +113,7 @@ pub(super) fn views(manage: &Manage, vms: &[Vm]) -> Vec<View> {
             wanted: vm.wanted,
             host: vm.host.clone(),
             seen: see(&seen, vm),
+            stray: stray(&seen, vm),
             certificate_for: vm.certificate_for.clone(),
             configured_for: configured_for(manage, vm, vms),
             waits: false,
@@ -135,17 +142,28 @@ fn router_of(manage: &Manage, guest: &Vm, vms: &[Vm]) -> Option<i64> {
     vms.iter().find(|vm| vm.owner == Owner::Network(network.clone())).map(|vm| vm.id)
 }
 
+/// The hosts on which it runs, the one where it belongs first.
+fn copies<'a>(seen: &'a super::Seen, vm: &'a Vm) -> Vec<(&'a String, &'a VmReport)> {
+    let on = seen.reports.iter().filter_map(|(host, vms)| Some((host, vms.get(&vm.name)?)));
+    let mut on: Vec<_> = on.filter(|(_, report)| report.state == Power::PowerOn).collect();
+    on.sort_by_key(|(host, _)| (vm.host.as_ref() != Some(*host), *host));
+    on
+}
+
 fn see(seen: &super::Seen, vm: &Vm) -> Seen {
-    let running = seen.reports.iter().find_map(|(host, vms)| {
-        let report = vms.get(&vm.name).filter(|r| r.state == Power::PowerOn)?;
-        Some(Seen::On { host: host.clone(), start_id: report.start_id.clone(), ready: report.ready })
-    });
-    match (running, &vm.host) {
-        (Some(running), _) => running,
+    match (copies(seen, vm).first(), &vm.host) {
+        (Some((host, report)), _) => {
+            Seen::On { host: (*host).clone(), start_id: report.start_id.clone(), ready: report.ready }
+        }
         // Only the host on which it was started can say that it does not run.
         (None, Some(host)) if !seen.reports.contains_key(host) => Seen::Unknown,
         (None, _) => Seen::Off,
     }
+}
+
+/// A host that runs another copy: one that was lost, whose guard had not ended it.
+fn stray(seen: &super::Seen, vm: &Vm) -> Option<String> {
+    copies(seen, vm).get(1).map(|(host, _)| (*host).clone())
 }
 
 /// For which start a router has what the zone says now; empty where it has not.

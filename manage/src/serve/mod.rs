@@ -14,6 +14,7 @@ mod join;
 mod status;
 mod store;
 mod template;
+mod vigil;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -35,6 +36,7 @@ use tokio::sync::Notify;
 
 use crate::{
     db::{Db, DbError, Vm, random_word},
+    fence::{Roll, links::Links},
     host::HostError,
     zone::{Zone, ZoneError},
 };
@@ -130,6 +132,10 @@ struct Failure {
 struct Manage {
     zoned: Arc<Zoned>,
     seen: Mutex<Seen>,
+    /// Whom the manager hears.
+    links: Mutex<Links>,
+    /// The lists of votes, the manager's own first.
+    rolls: Vec<Roll>,
     /// Something has changed: look again.
     poke: Notify,
     agents: OnceLock<Agents>,
@@ -173,10 +179,14 @@ pub(crate) async fn run(zone_file: &Path, state: &Path) -> Result<(), ServeError
         Err(error) => return Err(error.into()),
     };
     let ticket_secret = db.secret("console.ticket", || random_word(40))?;
+    let rolls = vigil::rolls(&zone, &db)?;
+    let links = vigil::links(&rolls, &db)?;
     let zoned = Arc::new(Zoned { zone, db, authority, state });
     let manage = Arc::new(Manage {
         zoned: zoned.clone(),
         seen: Mutex::default(),
+        links: Mutex::new(links),
+        rolls,
         poke: Notify::new(),
         agents: OnceLock::new(),
         public_key,
@@ -191,10 +201,12 @@ pub(crate) async fn run(zone_file: &Path, state: &Path) -> Result<(), ServeError
     let control = control::open(manage.clone())?;
     template::resume(&manage)?;
     tracing::info!("zone {} is served at {}", zoned.zone.name, server.address());
+    let vigil = vigil::keep(manage.clone()).await?;
     let drive = tokio::spawn(drive::drive(manage));
     crate::until_terminated().await;
     tracing::info!("ending; VMs run on");
     drive.abort();
+    vigil.abort();
     control.abort();
     server.stop().await;
     let _ = std::fs::remove_file(control::socket(&zoned.state));

@@ -30,16 +30,17 @@ pub(super) fn status(manage: &Manage) -> Result<Status, DbError> {
         .iter()
         .map(|host| {
             let agent = manage.agent(&host.name);
-            HostStatus {
+            Ok(HostStatus {
+                standing: manage.standing(&host.name)?,
                 name: host.name.clone(),
                 address: host.address.to_string(),
                 up: agent.is_some(),
                 last_ping: agent.map(|a: AttachedAgent| {
                     Instant::now().saturating_duration_since(a.last_ping()).as_secs()
                 }),
-            }
+            })
         })
-        .collect();
+        .collect::<Result<_, DbError>>()?;
     let settled = |vm: &VmStatus| match vm.wanted.as_str() {
         "running" => vm.state == "ready",
         _ => vm.state == "stopped",

@@ -16,6 +16,8 @@ use super::{
     StaticNat, Store, StoreKind, System, Zone, ZoneError, wire,
 };
 
+use crate::fence::MOST_HOSTS;
+
 type Checked<T> = Result<T, ZoneError>;
 
 fn wrong(key: impl Into<String>, value: impl Into<String>, reason: impl Display) -> ZoneError {
@@ -26,6 +28,9 @@ pub(super) fn zone(file: wire::ZoneFile, folder: &Path) -> Checked<Zone> {
     let head = file.zone;
     if !(1..=3600).contains(&head.ping_interval) {
         return Err(wrong("zone.ping_interval", head.ping_interval.to_string(), "must be 1 to 3600 seconds"));
+    }
+    if !(5..=600).contains(&head.fence_after) {
+        return Err(wrong("zone.fence_after", head.fence_after.to_string(), "must be 5 to 600 seconds"));
     }
     let dns = resolvers("zone.dns", &head.dns)?;
     if dns.is_empty() {
@@ -46,6 +51,7 @@ pub(super) fn zone(file: wire::ZoneFile, folder: &Path) -> Checked<Zone> {
         internal_dns,
         ntp: each("zone.ntp", head.ntp, |key, value| word(&key, value))?,
         ping_interval: Duration::from_secs(head.ping_interval),
+        fence_after: Duration::from_secs(head.fence_after),
         system: System {
             image: file_path("system.image", &file.system.image, folder)?,
             kernel: file
@@ -61,7 +67,7 @@ pub(super) fn zone(file: wire::ZoneFile, folder: &Path) -> Checked<Zone> {
         hosts: each("host", file.host, |key, host| {
             let address = address(&format!("{key}.address"), &host.address)?;
             inside(&format!("{key}.address"), address, management.segment.net)?;
-            Ok(Host { name: word(&format!("{key}.name"), host.name)?, address })
+            Ok(Host { name: word(&format!("{key}.name"), host.name)?, address, fence: host.fence })
         })?,
         networks: each("network", file.network, |key, section| network(&key, section, &public))?,
         stores: each("store", file.store, |key, section| store(&key, section))?,
@@ -76,6 +82,10 @@ pub(super) fn zone(file: wire::ZoneFile, folder: &Path) -> Checked<Zone> {
     unique("guest", zone.guests.iter().map(|g| g.name.as_str()))?;
     if zone.hosts.is_empty() {
         return Err(wrong("host", "[]", "a zone needs at least one [[host]]"));
+    }
+    if zone.hosts.len() > MOST_HOSTS {
+        let most = format!("a zone has at most {MOST_HOSTS} hosts");
+        return Err(wrong("host", format!("{} of them", zone.hosts.len()), most));
     }
     owners(&zone)?;
     members(&zone)?;

@@ -60,6 +60,8 @@ pub(crate) struct Zone {
     pub(crate) ntp: Vec<String>,
     /// Time between two pings of an agent.
     pub(crate) ping_interval: Duration,
+    /// After how long a host that is cut off ends its system VMs.
+    pub(crate) fence_after: Duration,
     /// What system VMs boot from, and how large they are.
     pub(crate) system: System,
     /// Network of hosts and agents.
@@ -128,6 +130,8 @@ pub(crate) struct Host {
     pub(crate) name: String,
     /// Its management address, on which consoles listen.
     pub(crate) address: Ipv4Addr,
+    /// Command and arguments that cut its power; empty where there is none.
+    pub(crate) fence: Vec<String>,
 }
 
 /// An isolated network with its rules.

@@ -46,6 +46,10 @@ pub(super) struct ZoneSection {
     /// without a ping the agent counts as gone.
     #[serde(default = "sixty")]
     pub ping_interval: u64,
+    /// Seconds after which a host that hears neither the manager nor more than half of all votes ends its system
+    /// VMs, 5 to 600; 15. The manager starts them elsewhere 12 seconds later.
+    #[serde(default = "fifteen")]
+    pub fence_after: u64,
     /// CIDRs of internal sites from which templates may be downloaded.
     #[serde(default)]
     pub internal_sites: Vec<String>,
@@ -123,6 +127,10 @@ pub(super) struct HostSection {
     pub name: String,
     /// Its management address; consoles of guests listen there.
     pub address: String,
+    /// Command that the manager runs where the host is not heard, without a shell: it cuts the host's power for
+    /// certain, or ends with another code than 0. Its system VMs are then started elsewhere without waiting.
+    #[serde(default)]
+    pub fence: Vec<String>,
 }
 
 /// `[[network]]`: an isolated network with a router.
@@ -259,6 +267,10 @@ pub(super) struct GuestSection {
 
 fn one() -> u64 {
     1
+}
+
+fn fifteen() -> u64 {
+    15
 }
 
 fn sixty() -> u64 {
