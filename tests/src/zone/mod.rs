@@ -2,6 +2,7 @@
 
 pub mod browser;
 mod faults;
+pub mod hosts;
 pub mod manage;
 pub mod network;
 pub mod report;
