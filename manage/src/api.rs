@@ -92,6 +92,13 @@ pub(crate) enum Request {
         /// Name of the host.
         host: String,
     },
+    /// What applying the zone file would change: a list of lines.
+    Plan,
+    /// Applies the zone file, where its plan is still this one: the same list.
+    Apply {
+        /// The plan that the operator has seen.
+        plan: Vec<String>,
+    },
     /// The operator says that a host is powered off.
     HostOff {
         /// Name of the host.

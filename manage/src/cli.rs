@@ -51,6 +51,19 @@ pub(crate) enum Command {
         /// The zone file.
         zone: PathBuf,
     },
+    /// Show what applying the changed zone file would do, and do nothing.
+    Plan {
+        #[command(flatten)]
+        to: To,
+    },
+    /// Apply the changed zone file of the running `manage serve`, after showing what it does.
+    Apply {
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        to: To,
+    },
     /// Show hosts, VMs, stores, templates and what happened last.
     Status {
         /// Wait so many seconds until everything is ready, showing what happens; fail if it is not.

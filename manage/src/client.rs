@@ -252,6 +252,39 @@ pub(crate) fn console_url(vm: String, to: &To) -> Done {
     Ok(())
 }
 
+fn shown(plan: &[String]) -> String {
+    if plan.is_empty() { "nothing changes".to_owned() } else { plan.join("\n") }
+}
+
+/// `manage plan`
+pub(crate) fn plan(to: &To) -> Done {
+    let plan: Vec<String> = ask(to, &Request::Plan)?;
+    print(to, &plan, |plan| shown(plan));
+    Ok(())
+}
+
+/// `manage apply`
+pub(crate) fn apply(yes: bool, to: &To) -> Done {
+    let plan: Vec<String> = ask(to, &Request::Plan)?;
+    if plan.is_empty() || !to.json {
+        print(to, &plan, |plan| shown(plan));
+    }
+    if plan.is_empty() {
+        return Ok(());
+    }
+    if !yes {
+        eprint!("Apply this? [y/N] ");
+        let mut answer = String::new();
+        let read = std::io::stdin().read_line(&mut answer);
+        if read.is_err() || !matches!(answer.trim(), "y" | "Y" | "yes") {
+            return Err(failed("Nothing was applied"));
+        }
+    }
+    let applied: Vec<String> = ask(to, &Request::Apply { plan })?;
+    print(to, &applied, |_| "applied".to_owned());
+    Ok(())
+}
+
 /// `manage host-off`, `host-drain` and `host-resume`: what the manager does about it.
 pub(crate) fn host_word(request: Request, to: &To) -> Done {
     let done: String = ask(to, &request)?;

@@ -34,6 +34,8 @@ fn main() -> ExitCode {
             fence::guard::run(&state).map_err(text)
         }
         Command::Check { zone } => check(&zone),
+        Command::Plan { to } => client::plan(&to).map_err(text),
+        Command::Apply { yes, to } => client::apply(yes, &to).map_err(text),
         Command::Status { wait, to } => client::status(wait, &to).map_err(text),
         Command::Vm(command) => client::vm(command).map_err(text),
         Command::Router(command) => client::router(command).map_err(text),

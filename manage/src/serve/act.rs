@@ -47,7 +47,7 @@ fn host_agent(manage: &Manage, host: &str) -> Result<AttachedAgent, String> {
 
 async fn start(manage: &Manage, vm: &Vm, host: &str) -> Result<(), String> {
     let agent = host_agent(manage, host)?;
-    let machine = machine::build(&manage.zoned.zone, vm, &manage.public_key)
+    let machine = machine::build(&manage.zoned.zone(), vm, &manage.public_key)
         .ok_or_else(|| "the zone file has it no longer".to_owned())?;
     manage.zoned.db.place(vm.id, host).map_err(|error| error.to_string())?;
     manage.zoned.event(&vm.name, &format!("is started on {host}"));
@@ -141,14 +141,15 @@ async fn configure(manage: &Manage, vm: &Vm, host: &str, start_id: &str) -> Resu
     let db = &manage.zoned.db;
     let vms = db.vms().map_err(|error| error.to_string())?;
     let vm = vms.iter().find(|v| v.id == vm.id).ok_or("it is not in the database")?;
-    let rules = Rules::of(&manage.zoned.zone, vm, &vms).ok_or("the zone file has its network no longer")?;
+    let zone = manage.zoned.zone();
+    let rules = Rules::of(&zone, vm, &vms).ok_or("the zone file has its network no longer")?;
     let passwords = drive::passwords(manage, vm, &vms);
     version(manage, vm, host).await?;
 
     let old: Option<Rules> = serde_json::from_str(&vm.applied).ok();
     let public = vm.nics.iter().find(|nic| nic.traffic == Traffic::Public).ok_or("it has no public NIC")?;
     let words: Vec<_> = passwords.iter().map(|(_, _, password)| password.clone()).collect();
-    let documents = router::render(old.as_ref(), &rules, &public.mac, &manage.zoned.zone.public, &words);
+    let documents = router::render(old.as_ref(), &rules, &public.mac, &zone.public, &words);
     let id = random_uuid();
     let name = format!("VR-{id}.cfg");
     let arguments = vec!["-c".to_owned(), format!("/var/cache/cloud/{name}")];

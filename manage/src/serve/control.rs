@@ -16,7 +16,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Manage, ServeError, act, console, join, status, template, vigil};
+use super::{Manage, ServeError, act, apply, console, join, status, template, vigil};
 use crate::{
     api::{LIMIT, Reply, Request, Script},
     db::{Kind, Vm, Wanted},
@@ -146,22 +146,24 @@ async fn answer(manage: &Arc<Manage>, request: Request) -> Result<serde_json::Va
         Request::HostOff { host } => json(host_off(manage, &known(manage, &host)?.name)?),
         Request::HostDrain { host } => json(drain(manage, &known(manage, &host)?.name, true)?),
         Request::HostResume { host } => json(drain(manage, &known(manage, &host)?.name, false)?),
+        Request::Plan => json(apply::plan(manage)?.1),
+        Request::Apply { plan } => json(apply::apply(manage, &plan)?),
         Request::HostToken { host } => {
             let host = known(manage, &host)?;
-            json(join::write_join_file(&manage.zoned, host).map_err(|error| error.to_string())?)
+            json(join::write_join_file(&manage.zoned, &host).map_err(|error| error.to_string())?)
         }
     }
 }
 
 /// The host of that name.
-fn known<'a>(manage: &'a Manage, host: &str) -> Result<&'a Host, String> {
-    let found = manage.zoned.zone.hosts.iter().find(|h| h.name == host);
+fn known(manage: &Manage, host: &str) -> Result<Host, String> {
+    let found = manage.zoned.zone().hosts.iter().find(|h| h.name == host).cloned();
     found.ok_or_else(|| format!("The zone file has no [[host]] {host:?}"))
 }
 
 /// The operator says that a host is powered off. It is not, where it is heard.
 fn host_off(manage: &Manage, host: &str) -> Result<String, String> {
-    let alone = manage.zoned.zone.hosts.len() == 1;
+    let alone = manage.zoned.zone().hosts.len() == 1;
     if manage.links().hears(host, fence::now()) || alone && manage.agent(host).is_some() {
         return Err(format!("{host} is heard: it is not powered off; nothing was changed"));
     }

@@ -108,7 +108,7 @@ impl Manager for Door {
 impl Manage {
     /// Decides on an agent by its certificate, which says who it is, and by what the zone has.
     fn admit(&self, candidate: &Candidate) -> Result<Admission, String> {
-        let zone = &self.zoned.zone;
+        let zone = self.zoned.zone();
         let class = candidate.startup.first().map(|first| first.class.as_str()).unwrap_or_default();
         let who = who(class).ok_or_else(|| format!("a {class} is none of a zone's agents"))?;
         let name = candidate.text("name");
@@ -160,15 +160,19 @@ impl Manage {
         Ok(vms.iter().any(|vm| vm.name == name && vm.kind == kind))
     }
 
+    /// Who has a vote, for a host.
+    pub(super) fn roll_command(&self, name: &str) -> Result<Message, String> {
+        let roll = self.roll(name).ok_or("it has no vote")?;
+        let roll = serde_json::to_string(&roll).map_err(|error| error.to_string())?;
+        Ok(Message::wrap(&RollCommand { roll, ..RollCommand::default() }))
+    }
+
     fn host_setup(&self, name: &str) -> Result<Vec<Message>, String> {
         let keys = ModifySshKeysCommand {
             public: self.public_key.clone(),
             private: self.private_key.clone(),
             ..ModifySshKeysCommand::default()
         };
-        let roll = self.roll(name).ok_or("it has no vote")?;
-        let roll = serde_json::to_string(roll).map_err(|error| error.to_string())?;
-        let roll = RollCommand { roll, ..RollCommand::default() };
-        Ok(vec![Message::wrap(&keys), Message::wrap(&roll), Message::wrap(&ReportCommand::default())])
+        Ok(vec![Message::wrap(&keys), self.roll_command(name)?, Message::wrap(&ReportCommand::default())])
     }
 }

@@ -138,7 +138,8 @@ fn is_configured(view: &View) -> bool {
 
 fn router_of(manage: &Manage, guest: &Vm, vms: &[Vm]) -> Option<i64> {
     let Owner::Guest(name) = &guest.owner else { return None };
-    let network = &manage.zoned.zone.guests.iter().find(|g| g.name == *name)?.network;
+    let zone = manage.zoned.zone();
+    let network = &zone.guests.iter().find(|g| g.name == *name)?.network;
     vms.iter().find(|vm| vm.owner == Owner::Network(network.clone())).map(|vm| vm.id)
 }
 
@@ -168,7 +169,7 @@ fn stray(seen: &super::Seen, vm: &Vm) -> Option<String> {
 
 /// For which start a router has what the zone says now; empty where it has not.
 fn configured_for(manage: &Manage, vm: &Vm, vms: &[Vm]) -> String {
-    let Some(rules) = Rules::of(&manage.zoned.zone, vm, vms) else { return String::new() };
+    let Some(rules) = Rules::of(&manage.zoned.zone(), vm, vms) else { return String::new() };
     let same = serde_json::to_string(&rules).is_ok_and(|text| text == vm.applied);
     if same && passwords(manage, vm, vms).is_empty() { vm.configured_for.clone() } else { String::new() }
 }
@@ -176,7 +177,8 @@ fn configured_for(manage: &Manage, vm: &Vm, vms: &[Vm]) -> String {
 /// Passwords that a router must still be told: the guest's number, hash and password.
 pub(super) fn passwords(manage: &Manage, router: &Vm, vms: &[Vm]) -> Vec<(i64, String, Password)> {
     let Owner::Network(network) = &router.owner else { return Vec::new() };
-    let guests = manage.zoned.zone.guests_of(network).filter_map(|guest| {
+    let zone = manage.zoned.zone();
+    let guests = zone.guests_of(network).filter_map(|guest| {
         let password = guest.password.clone()?;
         let vm = vms.iter().find(|vm| vm.owner == Owner::Guest(guest.name.clone()))?;
         let hash = hex::encode(Sha256::digest(&password));

@@ -41,7 +41,7 @@ const DAYS: u32 = 3650;
 pub(super) fn write_join_file(zoned: &Zoned, host: &Host) -> Result<std::path::PathBuf, ServeError> {
     let token = random_word(40);
     zoned.db.put_join_token(&host.name, &Sha256::digest(&token), db::now() + TOKEN_LIFE)?;
-    let zone = &zoned.zone;
+    let zone = zoned.zone();
     let file = JoinFile {
         host: host.name.clone(),
         address: host.address.to_string(),
@@ -85,7 +85,7 @@ fn acceptor(authority: &Authority, address: IpAddr) -> Result<TlsAcceptor, TlsEr
 
 /// Opens the door; it stays open until the task is cancelled.
 pub(super) async fn open(zoned: Arc<Zoned>) -> Result<(), ServeError> {
-    let management = &zoned.zone.management;
+    let management = zoned.zone().management.clone();
     let address = SocketAddr::from((management.address, management.join_port));
     let acceptor = acceptor(&zoned.authority, management.address.into())?;
     let listener = TcpListener::bind(address)
@@ -141,7 +141,8 @@ fn decide(zoned: &Zoned, line: &[u8]) -> Result<String, String> {
         tracing::error!("{}: {error}", request.host);
         "internal error, see the manager's log".to_owned()
     };
-    let host = zoned.zone.hosts.iter().find(|h| h.name == request.host).ok_or_else(stranger)?;
+    let zone = zoned.zone();
+    let host = zone.hosts.iter().find(|h| h.name == request.host).ok_or_else(stranger)?;
     let wanted = zoned.db.join_token(&host.name).map_err(|error| internal(&error))?.ok_or_else(stranger)?;
     let given = Sha256::digest(&request.token);
     if !bool::from(given.as_slice().ct_eq(&wanted)) {

@@ -6,6 +6,7 @@
 
 mod act;
 mod answer;
+mod apply;
 mod console;
 mod control;
 mod door;
@@ -20,7 +21,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -87,15 +88,22 @@ impl ServeError {
     }
 }
 
-/// What does not change while the manager runs.
+/// What the manager works with. Only [`apply`] changes the zone.
 struct Zoned {
-    zone: Zone,
+    zone: RwLock<Arc<Zone>>,
+    /// Where the zone is written.
+    file: PathBuf,
     db: Db,
     authority: Authority,
     state: PathBuf,
 }
 
 impl Zoned {
+    /// The zone as it was applied last.
+    fn zone(&self) -> Arc<Zone> {
+        self.zone.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Writes down and logs that something happened.
     fn event(&self, subject: &str, text: &str) {
         tracing::info!("{subject}: {text}");
@@ -135,7 +143,7 @@ struct Manage {
     /// Whom the manager hears.
     links: Mutex<Links>,
     /// The lists of votes, the manager's own first.
-    rolls: Vec<Roll>,
+    rolls: RwLock<Vec<Roll>>,
     /// Something has changed: look again.
     poke: Notify,
     agents: OnceLock<Agents>,
@@ -167,7 +175,8 @@ impl Manage {
 /// Runs until it is told to end.
 pub(crate) async fn run(zone_file: &Path, state: &Path) -> Result<(), ServeError> {
     use std::os::unix::fs::DirBuilderExt;
-    let zone = Zone::load(zone_file)?;
+    let file = std::path::absolute(zone_file).map_err(ServeError::file(zone_file))?;
+    let zone = Zone::load(&file)?;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(ServeError::file(state))?;
     let state = state.canonicalize().map_err(ServeError::file(state))?;
     let db = Db::open(&state)?;
@@ -181,12 +190,12 @@ pub(crate) async fn run(zone_file: &Path, state: &Path) -> Result<(), ServeError
     let ticket_secret = db.secret("console.ticket", || random_word(40))?;
     let rolls = vigil::rolls(&zone, &db)?;
     let links = vigil::links(&rolls, &db)?;
-    let zoned = Arc::new(Zoned { zone, db, authority, state });
+    let zoned = Arc::new(Zoned { zone: RwLock::new(Arc::new(zone)), file, db, authority, state });
     let manage = Arc::new(Manage {
         zoned: zoned.clone(),
         seen: Mutex::default(),
         links: Mutex::new(links),
-        rolls,
+        rolls: RwLock::new(rolls),
         poke: Notify::new(),
         agents: OnceLock::new(),
         public_key,
@@ -200,7 +209,7 @@ pub(crate) async fn run(zone_file: &Path, state: &Path) -> Result<(), ServeError
     let _ = manage.agents.set(server.agents());
     let control = control::open(manage.clone())?;
     template::resume(&manage)?;
-    tracing::info!("zone {} is served at {}", zoned.zone.name, server.address());
+    tracing::info!("zone {} is served at {}", zoned.zone().name, server.address());
     let vigil = vigil::keep(manage.clone()).await?;
     let drive = tokio::spawn(drive::drive(manage));
     crate::until_terminated().await;
@@ -215,7 +224,7 @@ pub(crate) async fn run(zone_file: &Path, state: &Path) -> Result<(), ServeError
 
 /// Each host that never joined gets a file to join with.
 fn welcome_hosts(zoned: &Zoned) -> Result<(), ServeError> {
-    for host in &zoned.zone.hosts {
+    for host in &zoned.zone().hosts {
         if !zoned.db.has_certificate(&host.name)? {
             let path = join::write_join_file(zoned, host)?;
             tracing::info!("host {} may join with {}", host.name, path.display());
@@ -225,7 +234,7 @@ fn welcome_hosts(zoned: &Zoned) -> Result<(), ServeError> {
 }
 
 async fn listen(manage: &Arc<Manage>) -> Result<Server, ServeError> {
-    let zone = &manage.zoned.zone;
+    let zone = manage.zoned.zone();
     let address = SocketAddr::from((zone.management.address, zone.management.port));
     let tls = ServerTls::new(
         &manage.zoned.authority,

@@ -24,8 +24,8 @@ pub(super) fn status(manage: &Manage) -> Result<Status, DbError> {
         vms.iter().zip(&views).filter(|(vm, view)| vm.wanted != Wanted::Removed || view.seen != Seen::Off);
     let vms: Vec<VmStatus> = shown.map(|(vm, view)| vm_status(manage, vm, view)).collect();
     let stores = stores(manage);
-    let hosts: Vec<HostStatus> = zoned
-        .zone
+    let zone = zoned.zone();
+    let hosts: Vec<HostStatus> = zone
         .hosts
         .iter()
         .map(|host| {
@@ -46,7 +46,7 @@ pub(super) fn status(manage: &Manage) -> Result<Status, DbError> {
         _ => vm.state == "stopped",
     };
     Ok(Status {
-        zone: zoned.zone.name.clone(),
+        zone: zone.name.clone(),
         ready: hosts.iter().all(|h| h.up)
             && vms.iter().all(settled)
             && stores.iter().all(|store| store.error.is_none()),
@@ -65,7 +65,8 @@ pub(super) fn status(manage: &Manage) -> Result<Status, DbError> {
 
 fn stores(manage: &Manage) -> Vec<StoreStatus> {
     let failed = manage.seen().stores.clone();
-    let stores = manage.zoned.zone.stores.iter().map(|store| StoreStatus {
+    let zone = manage.zoned.zone();
+    let stores = zone.stores.iter().map(|store| StoreStatus {
         name: store.name.clone(),
         kind: match store.kind {
             StoreKind::Nfs { .. } => "nfs",

@@ -36,7 +36,7 @@ pub(super) fn data_store(zoned: &Zoned, store: &Store, role: StoreRole) -> Resul
             nfs_version: version.clone(),
         }),
         StoreKind::S3 { endpoint, bucket, access_key, secret_key, https } => {
-            let position = zoned.zone.stores.iter().position(|s| s.name == store.name).unwrap_or(0);
+            let position = zoned.zone().stores.iter().position(|s| s.name == store.name).unwrap_or(0);
             DataStoreTO::S3(Box::new(S3TO {
                 id: i64::try_from(position).unwrap_or(0) + 1,
                 uuid: Some(uuid),
@@ -71,16 +71,17 @@ fn attach(zoned: &Zoned, store: &Store) -> Result<Option<Message>, String> {
 /// shall hold up nothing else.
 pub(super) fn setup(zoned: &Zoned) -> Result<Vec<Message>, String> {
     let password = zoned.db.secret("copy.password", || random_word(16)).map_err(|error| error.to_string())?;
+    let zone = zoned.zone();
     let mut commands = vec![
         Message::wrap(&SecStorageFirewallCfgCommand::default()),
         Message::wrap(&SecStorageVMSetupCommand {
-            allowed_internal_sites: zoned.zone.internal_sites.iter().map(ToString::to_string).collect(),
+            allowed_internal_sites: zone.internal_sites.iter().map(ToString::to_string).collect(),
             copy_user_name: Some("cloud".to_owned()),
             copy_password: Some(Secret::new(password)),
             ..SecStorageVMSetupCommand::default()
         }),
     ];
-    for store in &zoned.zone.stores {
+    for store in &zone.stores {
         commands.extend(attach(zoned, store)?);
     }
     Ok(commands)
@@ -88,7 +89,8 @@ pub(super) fn setup(zoned: &Zoned) -> Result<Vec<Message>, String> {
 
 /// Takes the answers to [`setup`]: which stores are attached.
 pub(super) fn attached(manage: &Manage, answers: &[Message]) {
-    let nfs = manage.zoned.zone.stores.iter().filter(|s| matches!(s.kind, StoreKind::Nfs { .. }));
+    let zone = manage.zoned.zone();
+    let nfs = zone.stores.iter().filter(|s| matches!(s.kind, StoreKind::Nfs { .. }));
     for (store, answer) in nfs.zip(answers.iter().skip(2)) {
         note(manage, &store.name, answer.result().then_some(()).ok_or_else(|| answer.details().to_owned()));
     }
@@ -121,7 +123,8 @@ pub(super) async fn attach_again(manage: Arc<Manage>, agent: AttachedAgent) {
         }
         tokio::time::sleep(AGAIN).await;
         for name in failed {
-            let Some(store) = manage.zoned.zone.store(&name) else { continue };
+            let zone = manage.zoned.zone();
+            let Some(store) = zone.store(&name) else { continue };
             if let Ok(Some(command)) = attach(&manage.zoned, store) {
                 let result = ask::<SecStorageSetupAnswer>(&agent, command, ATTACH).await;
                 note(&manage, &name, result.map(drop));

@@ -46,12 +46,9 @@ pub(super) fn register(
         let known = ImageFormat::FILES.map(|f| f.to_string()).join(", ");
         return Err(format!("Format {format:?} is unknown; known are {known}"));
     }
-    let known = || manage.zoned.zone.stores.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ");
-    manage
-        .zoned
-        .zone
-        .store(store)
-        .ok_or_else(|| format!("There is no store {store:?}; known are {}", known()))?;
+    let zone = manage.zoned.zone();
+    let known = || zone.stores.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ");
+    zone.store(store).ok_or_else(|| format!("There is no store {store:?}; known are {}", known()))?;
     ssvm(manage)?;
     let added = manage.zoned.db.add_template(name, store, url, &format, checksum);
     let template = added
@@ -153,7 +150,8 @@ fn take(template: &mut Template, answer: &DownloadAnswer) {
 }
 
 fn order(manage: &Manage, template: &Template) -> Result<DownloadCommand, String> {
-    let zone_store = manage.zoned.zone.store(&template.store);
+    let zone = manage.zoned.zone();
+    let zone_store = zone.store(&template.store);
     let zone_store =
         zone_store.ok_or_else(|| format!("the zone has no store {:?} any longer", template.store))?;
     let name = format!("{}-{ACCOUNT}-{}", template.id, template.name);
@@ -185,8 +183,9 @@ pub(super) async fn copy(
     from: (&str, &str),
     to: (&str, &str),
 ) -> Result<SnapshotCopied, String> {
+    let zone = manage.zoned.zone();
     let find = |name: &str| {
-        let found = manage.zoned.zone.store(name);
+        let found = zone.store(name);
         found.ok_or_else(|| format!("There is no store {name:?}"))
     };
     let (source, target) = (find(from.0)?, find(to.0)?);

@@ -86,7 +86,7 @@ impl Vigil {
     fn look(&mut self) -> Result<(), DbError> {
         let manage = self.manage.clone();
         let time = now();
-        for host in &manage.zoned.zone.hosts {
+        for host in &manage.zoned.zone().hosts {
             let name = &host.name;
             let row = manage.zoned.db.host(name)?;
             if row.lost.is_some() {
@@ -191,8 +191,17 @@ impl Manage {
     }
 
     /// The list of votes for a host.
-    pub(super) fn roll(&self, host: &str) -> Option<&Roll> {
-        self.rolls.iter().find(|roll| roll.me == host)
+    pub(super) fn roll(&self, host: &str) -> Option<Roll> {
+        let rolls = self.rolls.read().unwrap_or_else(PoisonError::into_inner);
+        rolls.iter().find(|roll| roll.me == host).cloned()
+    }
+
+    /// Takes other lists of votes in. What was heard by the old ones is forgotten, so that nobody is lost by it.
+    pub(super) fn call_roll(&self, rolls: Vec<Roll>) -> Result<(), ServeError> {
+        let links = links(&rolls, &self.zoned.db)?;
+        *self.rolls.write().unwrap_or_else(PoisonError::into_inner) = rolls;
+        *self.links() = links;
+        Ok(())
     }
 
     /// What an operator should know of a host.
@@ -204,7 +213,7 @@ impl Manage {
         let (alone, heard, held) = {
             let links = self.links();
             let held = row.generation == links.roll().generation;
-            (self.rolls.len() <= 2, links.hears(name, now()), held)
+            (links.roll().votes() <= 2, links.hears(name, now()), held)
         };
         let drained = if row.drained { "drained" } else { IN_SERVICE };
         Ok(match (alone || heard, held) {

@@ -4,7 +4,10 @@
 //! turns one into the other and names the key of whatever is not right.
 
 mod check;
+mod diff;
 mod wire;
+
+pub(crate) use diff::diff;
 
 use std::{
     collections::BTreeMap,

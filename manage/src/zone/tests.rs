@@ -71,3 +71,48 @@ fn a_missing_file_is_named() {
     let error = Zone::load(Path::new("/nonexistent/zone.toml")).unwrap_err().to_string();
     assert!(error.contains("/nonexistent/zone.toml"), "{error}");
 }
+
+#[test]
+fn a_plan_says_what_differs_and_nothing_else() {
+    let old = example();
+    assert_eq!(diff(&old, &old), Ok(vec![]));
+    let change = |find: &str, replace: &str| {
+        assert!(EXAMPLE.contains(find), "the example has no {find:?}");
+        let new = Zone::parse(&EXAMPLE.replacen(find, replace, 1), Path::new("/zone")).unwrap();
+        diff(&old, &new)
+    };
+    for (find, replace, lines) in [
+        ("ports = \"80\"", "ports = \"81\"", &["~ network net1: its router gets the rules that differ"][..]),
+        (
+            "domain = \"cs1.example\"",
+            "domain = \"cs2.example\"",
+            &[
+                "~ network net1: bridge, subnet, gateway, domain or source NAT address; when its VMs start again",
+            ],
+        ),
+        ("Abc123!", "Abc124!", &["~ guest web1: its router is told"]),
+        (
+            "name = \"web1\"",
+            "name = \"web2\"",
+            &["- guest web1: it is stopped; its disk stays", "+ guest web2: it is started"],
+        ),
+        (
+            "memory = 512",
+            "memory = 513",
+            &["~ system.image or system.memory: when each system VM starts again"],
+        ),
+        ("bucket = \"secondary\"", "bucket = \"third\"", &["~ store s3a: the SSVM attaches it anew"]),
+        (
+            "name = \"host1\"",
+            "name = \"host2\"",
+            &[
+                "- host host1: it is let in no more and loses its vote",
+                "+ host host2: a file to join with is written; it gets a vote",
+            ],
+        ),
+    ] {
+        assert_eq!(change(find, replace).unwrap(), lines, "{replace}");
+    }
+    let refused = change("ping_interval = 60", "ping_interval = 61").unwrap_err();
+    assert!(refused.starts_with("zone.ping_interval: cannot change while the manager runs"), "{refused}");
+}

@@ -212,3 +212,41 @@ fn errors_name_what_is_wrong() {
         assert!(error.contains(want), "{words:?}: {error}");
     }
 }
+
+#[test]
+fn a_changed_zone_file_is_applied_after_its_plan_was_seen() {
+    let lab = Lab::new();
+    let _serve = lab.serve();
+    assert_eq!(lab.ask(&["plan"]).unwrap(), serde_json::json!([]), "nothing has changed");
+    let write = |text: String| fs::write(lab.path("zone.toml"), text).unwrap();
+    let network = "[[network]]\nname = \"net1\"\nbridge = \"br-guest\"\ncidr = \"10.1.1.0/24\"\ngateway = \"10.1.1.1\"\n\
+                   domain = \"cs1.example\"\n";
+    let host3 = "[[host]]\nname = \"host3\"\naddress = \"192.168.100.3\"\n";
+    write(format!("{ZONE}{host3}{network}"));
+    let plan = lab.ask(&["plan"]).unwrap().to_string();
+    assert!(
+        plan.contains("+ host host3: a file to join with") && plan.contains("+ network net1: a router"),
+        "{plan}"
+    );
+    assert_eq!(lab.ask(&["status"]).unwrap()["vms"], serde_json::json!([]), "a plan changes nothing");
+    // Not without a yes.
+    let asked = lab.manage(&["apply", "--state", text(&lab.path("m"))]);
+    assert!(String::from_utf8_lossy(&asked.stderr).contains("Nothing was applied"), "{asked:?}");
+    lab.ask(&["apply", "--yes"]).unwrap();
+    let status = lab.ask(&["status"]).unwrap();
+    assert_eq!(status["vms"][0]["name"], "r-1-VM", "{status}");
+    assert_eq!(status["hosts"].as_array().unwrap().len(), 3);
+    assert!(lab.path("m/join/host3.json").exists());
+    assert_eq!(lab.ask(&["plan"]).unwrap(), serde_json::json!([]));
+
+    // The network goes again; what cannot change at run time is refused and changes nothing.
+    write(ZONE.replace("ping_interval = 1", "ping_interval = 2"));
+    let refused = lab.ask(&["apply", "--yes"]).unwrap_err();
+    assert!(refused.contains("zone.ping_interval: cannot change while the manager runs"), "{refused}");
+    write(ZONE.replace("name = \"host2\"", "nam = \"host2\""));
+    assert!(lab.ask(&["apply", "--yes"]).unwrap_err().contains("unknown field `nam`"));
+    assert_eq!(lab.ask(&["status"]).unwrap()["vms"][0]["wanted"], "running");
+    write(ZONE.to_owned());
+    lab.ask(&["apply", "--yes"]).unwrap();
+    assert_eq!(lab.ask(&["status"]).unwrap()["vms"], serde_json::json!([]));
+}

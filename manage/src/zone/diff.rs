@@ -1,0 +1,167 @@
+//! What differs between two zones, and what that does.
+
+use super::{Guest, Network, Zone};
+
+/// What applying `new` over `old` does, a line each: `+` comes, `-` goes, `~` changes.
+///
+/// # Errors
+/// Keys that cannot change while the manager runs.
+pub(crate) fn diff(old: &Zone, new: &Zone) -> Result<Vec<String>, String> {
+    fixed(old, new)?;
+    let mut lines = Vec::new();
+    named(
+        &mut lines,
+        &old.hosts,
+        &new.hosts,
+        |host| &host.name,
+        |line| match line {
+            Line::Comes => vec!["+ host NAME: a file to join with is written; it gets a vote".to_owned()],
+            Line::Goes => vec!["- host NAME: it is let in no more and loses its vote".to_owned()],
+            Line::Both(a, b) if a.address != b.address => {
+                vec!["~ host NAME: address; it must join again (`manage host-token NAME`)".to_owned()]
+            }
+            Line::Both(..) => vec!["~ host NAME: its fence command".to_owned()],
+        },
+    );
+    named(
+        &mut lines,
+        &old.networks,
+        &new.networks,
+        |network| &network.name,
+        |line| match line {
+            Line::Comes => vec!["+ network NAME: a router is started".to_owned()],
+            Line::Goes => vec!["- network NAME: its router is stopped".to_owned()],
+            Line::Both(a, b) => network(a, b),
+        },
+    );
+    named(
+        &mut lines,
+        &old.stores,
+        &new.stores,
+        |store| &store.name,
+        |line| match line {
+            Line::Comes => vec!["+ store NAME: the SSVM attaches it".to_owned()],
+            Line::Goes => vec!["- store NAME: nothing new goes there; what it holds stays".to_owned()],
+            Line::Both(..) => vec!["~ store NAME: the SSVM attaches it anew".to_owned()],
+        },
+    );
+    named(
+        &mut lines,
+        &old.guests,
+        &new.guests,
+        |guest| &guest.name,
+        |line| match line {
+            Line::Comes => vec!["+ guest NAME: it is started".to_owned()],
+            Line::Goes => vec!["- guest NAME: it is stopped; its disk stays".to_owned()],
+            Line::Both(a, b) => guest(a, b),
+        },
+    );
+    for (what, differs, effect) in [
+        ("system.ssvm", old.system.ssvm != new.system.ssvm, "the SSVM is started or stopped"),
+        ("system.cpvm", old.system.cpvm != new.system.cpvm, "the CPVM is started or stopped"),
+        (
+            "system.image or system.memory",
+            (&old.system.image, old.system.memory_mib) != (&new.system.image, new.system.memory_mib),
+            "when each system VM starts again",
+        ),
+        ("system.kernel", old.system.kernel != new.system.kernel, "for hosts that join"),
+        ("zone.internal_sites", old.internal_sites != new.internal_sites, "the SSVM is told"),
+        ("zone.fence_after", old.fence_after != new.fence_after, "hosts are told"),
+        (
+            "zone.name, zone.dns, zone.internal_dns or zone.ntp",
+            (&old.name, &old.dns, &old.internal_dns, &old.ntp)
+                != (&new.name, &new.dns, &new.internal_dns, &new.ntp),
+            "when each system VM starts again",
+        ),
+        ("public", old.public != new.public, "when each system VM starts again"),
+    ] {
+        if differs {
+            lines.push(format!("~ {what}: {effect}"));
+        }
+    }
+    Ok(lines)
+}
+
+fn fixed(old: &Zone, new: &Zone) -> Result<(), String> {
+    let keys = [
+        ("zone.id", old.id != new.id),
+        ("zone.pod", old.pod != new.pod),
+        ("zone.ping_interval", old.ping_interval != new.ping_interval),
+        ("[management]", old.management != new.management),
+        ("[control]", old.control_bridge != new.control_bridge),
+    ];
+    let changed: Vec<&str> = keys.iter().filter(|(_, differs)| *differs).map(|(key, _)| *key).collect();
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let keys = changed.join(", ");
+    Err(format!(
+        "{keys}: cannot change while the manager runs; start `manage serve` again. Nothing was applied"
+    ))
+}
+
+enum Line<'a, T> {
+    Comes,
+    Goes,
+    Both(&'a T, &'a T),
+}
+
+/// Compares two lists of things with names.
+fn named<T: PartialEq>(
+    lines: &mut Vec<String>,
+    old: &[T],
+    new: &[T],
+    name: impl Fn(&T) -> &String,
+    say: impl Fn(Line<'_, T>) -> Vec<String>,
+) {
+    let mut put = |thing: &T, said: Vec<String>| {
+        lines.extend(said.into_iter().map(|line| line.replace("NAME", name(thing))));
+    };
+    for thing in old {
+        match new.iter().find(|other| name(other) == name(thing)) {
+            None => put(thing, say(Line::Goes)),
+            Some(other) if other != thing => put(thing, say(Line::Both(thing, other))),
+            Some(_) => {}
+        }
+    }
+    for thing in new.iter().filter(|thing| !old.iter().any(|other| name(other) == name(thing))) {
+        put(thing, say(Line::Comes));
+    }
+}
+
+fn network(old: &Network, new: &Network) -> Vec<String> {
+    let mut lines = Vec::new();
+    let boot = |n: &Network| (n.bridge.clone(), n.net, n.gateway, n.domain.clone(), n.source_nat);
+    if boot(old) != boot(new) {
+        lines.push(
+            "~ network NAME: bridge, subnet, gateway, domain or source NAT address; when its VMs start again"
+                .to_owned(),
+        );
+    }
+    let rest = Network {
+        bridge: old.bridge.clone(),
+        net: old.net,
+        gateway: old.gateway,
+        domain: old.domain.clone(),
+        source_nat: old.source_nat,
+        ..new.clone()
+    };
+    if *old != rest {
+        lines.push("~ network NAME: its router gets the rules that differ".to_owned());
+    }
+    lines
+}
+
+fn guest(old: &Guest, new: &Guest) -> Vec<String> {
+    let told =
+        |g: &Guest| (g.address, g.mac.clone(), g.user_data.clone(), g.public_key.clone(), g.password.clone());
+    let machine = |g: &Guest| (g.network.clone(), g.boot.clone(), g.memory_mib, g.mac.clone());
+    let mut lines = Vec::new();
+    if told(old) != told(new) {
+        lines.push("~ guest NAME: its router is told".to_owned());
+    }
+    if machine(old) != machine(new) {
+        lines.push("~ guest NAME: network, disk, kernel, memory or MAC; when it starts again".to_owned());
+    }
+    lines
+}
