@@ -143,7 +143,13 @@ fn management(section: wire::ManagementSection) -> Checked<Management> {
             "must not be management.port",
         ));
     }
-    Ok(Management { address, port: section.port, join_port: section.join_port, segment })
+    let page = match section.page.as_str() {
+        "" => None,
+        text => {
+            Some(text.parse().map_err(|_| wrong("management.page", text, "must be ADDRESS:PORT, or empty"))?)
+        }
+    };
+    Ok(Management { address, port: section.port, join_port: section.join_port, segment, page })
 }
 
 fn segment(key: &str, section: wire::SegmentSection) -> Checked<Segment> {

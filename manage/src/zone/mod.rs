@@ -12,7 +12,7 @@ pub(crate) use diff::diff;
 use std::{
     collections::BTreeMap,
     fmt,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -111,6 +111,8 @@ pub(crate) struct Management {
     pub(crate) join_port: u16,
     /// Bridge, subnet and the range for system VMs.
     pub(crate) segment: Segment,
+    /// Where the status page is served.
+    pub(crate) page: Option<SocketAddr>,
 }
 
 /// A subnet on a bridge with a range of addresses to give out.

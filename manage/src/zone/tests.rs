@@ -51,6 +51,11 @@ fn an_error_names_the_key_and_the_value() {
         ("Abc123!", "", "key guest[0].password: \"***\": must be one line"),
         ("ping_interval = 60", "ping_interval = 0", "key zone.ping_interval: \"0\": must be 1 to 3600"),
         ("ping_interval = 60", "fence_after = 3", "key zone.fence_after: \"3\": must be 5 to 600"),
+        (
+            "bridge = \"br-mgmt\"",
+            "bridge = \"br-mgmt\"\npage = \"8254\"",
+            "key management.page: \"8254\": must be ADDRESS:PORT",
+        ),
         ("bridge = \"br-pub\"", "bridge = \"br-public-network\"", "key public.bridge: \"br-public-network\""),
         ("range = \"203.0.113.10-", "range = \"203.0.112.10-", "key public.range: \"203.0.112.10\""),
         ("name = \"web1\"", "name = \"web 1\"", "key guest[0].name: \"web 1\""),

@@ -95,6 +95,10 @@ pub(super) struct ManagementSection {
     pub gateway: String,
     /// Addresses for system VMs: `first-last`.
     pub range: String,
+    /// Where the status page is served, for reading only, to whoever reaches it: `ADDRESS:PORT`; 127.0.0.1:8254. Empty:
+    /// there is none.
+    #[serde(default = "page")]
+    pub page: String,
 }
 
 /// `[control]`: the link-local network 169.254.0.0/16 between a host and its system VMs.
@@ -295,6 +299,10 @@ fn channel_port() -> u16 {
 
 fn join_port() -> u16 {
     8251
+}
+
+fn page() -> String {
+    "127.0.0.1:8254".to_owned()
 }
 
 fn deny() -> String {

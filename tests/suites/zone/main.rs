@@ -1,6 +1,7 @@
 //! The management end without any VM: who may join, what outlives a restart, what is refused.
 
 mod fence;
+mod page;
 
 use std::{
     fs,
