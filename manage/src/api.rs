@@ -92,6 +92,11 @@ pub(crate) enum Request {
         /// Name of the host.
         host: String,
     },
+    /// What happened after the event of that number: a list of [`Event`].
+    Events {
+        /// Number; 0 = all that are kept.
+        after: i64,
+    },
     /// What applying the zone file would change: a list of lines.
     Plan,
     /// Applies the zone file, where its plan is still this one: the same list.
@@ -219,6 +224,8 @@ pub(crate) struct StoreStatus {
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Event {
+    /// Number; later ones have greater ones.
+    pub(crate) id: i64,
     /// Seconds since 1970.
     pub(crate) at: i64,
     /// To what.

@@ -91,6 +91,24 @@ pub(crate) enum Command {
         #[command(flatten)]
         to: To,
     },
+    /// Print the completion of these commands for a shell.
+    Completion {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages of these commands into a folder.
+    Man {
+        /// Folder, which exists.
+        folder: PathBuf,
+    },
+    /// Show what happened last, oldest first.
+    Events {
+        /// Go on showing what happens, until it is ended.
+        #[arg(long)]
+        follow: bool,
+        #[command(flatten)]
+        to: To,
+    },
     /// Make a new file for a host to join with, and print its path. An older one is void.
     HostToken {
         /// Name of the host in the zone file.

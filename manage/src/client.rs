@@ -10,7 +10,7 @@ use std::{
 use serde::de::DeserializeOwned;
 
 use crate::{
-    api::{ConsoleUrl, LIMIT, Reply, Request, Script, SnapshotCopied, Status},
+    api::{ConsoleUrl, Event, LIMIT, Reply, Request, Script, SnapshotCopied, Status},
     cli::{Router, Snapshot, Template as TemplateCommand, To, Vm},
     db::{Template, TemplateState},
     show,
@@ -254,6 +254,27 @@ pub(crate) fn console_url(vm: String, to: &To) -> Done {
 
 fn shown(plan: &[String]) -> String {
     if plan.is_empty() { "nothing changes".to_owned() } else { plan.join("\n") }
+}
+
+/// `manage events`
+pub(crate) fn events(follow: bool, to: &To) -> Done {
+    let mut after = 0;
+    loop {
+        let events: Vec<Event> = ask(to, &Request::Events { after })?;
+        for event in &events {
+            // With --json a line each, for programs that follow.
+            let line =
+                if to.json { serde_json::to_string(event).unwrap_or_default() } else { show::event(event) };
+            if writeln!(std::io::stdout(), "{line}").is_err() {
+                return Ok(());
+            }
+        }
+        after = events.last().map_or(after, |event| event.id);
+        if !follow {
+            return Ok(());
+        }
+        std::thread::sleep(POLL);
+    }
 }
 
 /// `manage plan`

@@ -19,7 +19,7 @@ mod zone;
 use std::process::ExitCode;
 
 use api::Request;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use cli::{Cli, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -34,6 +34,12 @@ fn main() -> ExitCode {
             fence::guard::run(&state).map_err(text)
         }
         Command::Check { zone } => check(&zone),
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "manage", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Man { folder } => clap_mangen::generate_to(Cli::command(), &folder).map_err(text),
+        Command::Events { follow, to } => client::events(follow, &to).map_err(text),
         Command::Plan { to } => client::plan(&to).map_err(text),
         Command::Apply { yes, to } => client::apply(yes, &to).map_err(text),
         Command::Status { wait, to } => client::status(wait, &to).map_err(text),

@@ -130,7 +130,8 @@ mod tests {
 
     #[test]
     fn an_event_has_its_time_of_day() {
-        let shown = event(&Event { at: 86_400 + 3661, subject: "r-1-VM".into(), text: "is up".into() });
+        let shown =
+            event(&Event { id: 1, at: 86_400 + 3661, subject: "r-1-VM".into(), text: "is up".into() });
         assert_eq!(shown, "01:01:01 r-1-VM: is up");
     }
 }

@@ -21,10 +21,15 @@ use std::{
 
 use rusqlite::Connection;
 
+use crate::api::Event;
+
 pub(crate) use console::{ConsoleSession, Redeem};
 pub(crate) use secret::random_word;
 pub(crate) use template::{Template, TemplateState};
 pub(crate) use vm::{Kind, NicRow, Owner, Vm, Wanted};
+
+/// How many events are kept.
+pub(crate) const EVENTS: u32 = 500;
 
 /// Why the database could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -112,22 +117,25 @@ impl Db {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes down that something happened; the last 500 events are kept.
+    /// Writes down that something happened; the last [`EVENTS`] are kept.
     pub(crate) fn event(&self, subject: &str, text: &str) -> Result<(), DbError> {
         let connection = self.get();
         connection
             .execute("INSERT INTO event (at, subject, text) VALUES (?1, ?2, ?3)", (now(), subject, text))?;
-        connection.execute("DELETE FROM event WHERE id <= (SELECT max(id) FROM event) - 500", ())?;
+        connection.execute("DELETE FROM event WHERE id <= (SELECT max(id) FROM event) - ?1", [EVENTS])?;
         Ok(())
     }
 
-    /// The last `count` events, oldest first: seconds since 1970, subject, text.
-    pub(crate) fn events(&self, count: u32) -> Result<Vec<(i64, String, String)>, DbError> {
+    /// The last `count` events after the one of that number, oldest first.
+    pub(crate) fn events(&self, count: u32, after: i64) -> Result<Vec<Event>, DbError> {
         let connection = self.get();
         let mut statement = connection.prepare(
-            "SELECT at, subject, text FROM (SELECT * FROM event ORDER BY id DESC LIMIT ?1) ORDER BY id",
+            "SELECT id, at, subject, text FROM (SELECT * FROM event WHERE id > ?2 ORDER BY id DESC LIMIT ?1)
+             ORDER BY id",
         )?;
-        let rows = statement.query_map([count], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let rows = statement.query_map((count, after), |row| {
+            Ok(Event { id: row.get(0)?, at: row.get(1)?, subject: row.get(2)?, text: row.get(3)? })
+        })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 }

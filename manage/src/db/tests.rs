@@ -137,6 +137,8 @@ fn events_are_bounded() {
     for number in 0..600 {
         db.event("zone", &number.to_string()).unwrap();
     }
-    let events = db.events(1000).unwrap();
-    assert_eq!((events.len(), events[0].2.as_str(), events[499].2.as_str()), (500, "100", "599"));
+    let events = db.events(1000, 0).unwrap();
+    assert_eq!((events.len(), &*events[0].text, &*events[499].text), (500, "100", "599"));
+    let later = db.events(1000, events[497].id).unwrap();
+    assert_eq!(later, events[498..], "those after one");
 }

@@ -19,7 +19,7 @@ use tokio::{
 use super::{Manage, ServeError, act, apply, console, join, status, template, vigil};
 use crate::{
     api::{LIMIT, Reply, Request, Script},
-    db::{Kind, Vm, Wanted},
+    db::{EVENTS, Kind, Vm, Wanted},
     fence,
     ids::random_uuid,
     plan::Seen,
@@ -146,6 +146,9 @@ async fn answer(manage: &Arc<Manage>, request: Request) -> Result<serde_json::Va
         Request::HostOff { host } => json(host_off(manage, &known(manage, &host)?.name)?),
         Request::HostDrain { host } => json(drain(manage, &known(manage, &host)?.name, true)?),
         Request::HostResume { host } => json(drain(manage, &known(manage, &host)?.name, false)?),
+        Request::Events { after } => {
+            json(manage.zoned.db.events(EVENTS, after).map_err(|error| error.to_string())?)
+        }
         Request::Plan => json(apply::plan(manage)?.1),
         Request::Apply { plan } => json(apply::apply(manage, &plan)?),
         Request::HostToken { host } => {

@@ -6,7 +6,7 @@ use common::channel::server::AttachedAgent;
 
 use super::{Manage, drive};
 use crate::{
-    api::{Event, HostStatus, NicStatus, Status, StoreStatus, VmStatus},
+    api::{HostStatus, NicStatus, Status, StoreStatus, VmStatus},
     db::{DbError, Kind, Owner, Vm, Wanted},
     plan::{Seen, View},
     zone::StoreKind,
@@ -54,12 +54,7 @@ pub(super) fn status(manage: &Manage) -> Result<Status, DbError> {
         vms,
         stores,
         templates: zoned.db.templates()?,
-        events: zoned
-            .db
-            .events(EVENTS)?
-            .into_iter()
-            .map(|(at, subject, text)| Event { at, subject, text })
-            .collect(),
+        events: zoned.db.events(EVENTS, 0)?,
     })
 }
 

@@ -216,7 +216,9 @@ impl Manage {
             (links.roll().votes() <= 2, links.hears(name, now()), held)
         };
         let drained = if row.drained { "drained" } else { IN_SERVICE };
-        Ok(match (alone || heard, held) {
+        // One that has not joined yet has no guard.
+        let unheard = !alone && !heard && (held || self.agent(name).is_some());
+        Ok(match (!unheard, held) {
             (true, _) => drained.to_owned(),
             (false, true) => format!("{drained}, its guard is not heard"),
             (false, false) => {

@@ -148,7 +148,7 @@ impl Zone {
     /// Whether the manager hears all guards.
     pub fn hears_all(&self) -> bool {
         let hosts = self.status()["hosts"].as_array().cloned().unwrap_or_default();
-        hosts.iter().all(|host| host["standing"] == "in service")
+        hosts.iter().all(|host| host["up"] == true && host["standing"] == "in service")
     }
 
     /// Starts `manage host` again.

@@ -188,6 +188,18 @@ fn one_manager_at_a_time_and_nobody_else_at_its_socket() {
 }
 
 #[test]
+fn shells_and_man_know_the_commands() {
+    let lab = Lab::new();
+    let bash = lab.manage(&["completion", "bash"]);
+    assert!(bash.status.success() && String::from_utf8_lossy(&bash.stdout).contains("host-drain"));
+    let folder = lab.path("man");
+    fs::create_dir(&folder).unwrap();
+    assert!(lab.manage(&["man", text(&folder)]).status.success());
+    let page = fs::read_to_string(folder.join("manage-apply.1")).unwrap();
+    assert!(page.contains("changed zone file") && folder.join("manage.1").exists(), "{page}");
+}
+
+#[test]
 fn errors_name_what_is_wrong() {
     let lab = Lab::new();
     let nobody = lab.ask(&["status"]).unwrap_err();
@@ -239,6 +251,14 @@ fn a_changed_zone_file_is_applied_after_its_plan_was_seen() {
     assert_eq!(status["hosts"].as_array().unwrap().len(), 3);
     assert!(lab.path("m/join/host3.json").exists());
     assert_eq!(lab.ask(&["plan"]).unwrap(), serde_json::json!([]));
+
+    let events = lab.manage(&["events", "--json", "--state", text(&lab.path("m"))]);
+    let events = String::from_utf8(events.stdout).unwrap();
+    let last: Value = serde_json::from_str(events.lines().last().unwrap()).unwrap();
+    assert!(
+        last["subject"] == "zone" && last["text"].to_string().contains("its file was applied"),
+        "{events}"
+    );
 
     // The network goes again; what cannot change at run time is refused and changes nothing.
     write(ZONE.replace("ping_interval = 1", "ping_interval = 2"));
