@@ -90,7 +90,7 @@ impl Wanted {
                 wanted.waiting.push(*peer);
                 continue;
             };
-            wanted.site(view, own, *peer, site);
+            wanted.site(own, *peer, site);
         }
         for (server, remote) in &view.state.vpn.remotes {
             if let Some(own) = own_address(view, *server) {
@@ -105,14 +105,10 @@ impl Wanted {
         self.connections.is_empty()
     }
 
-    fn site(&mut self, view: &View<'_>, own: Ipv4Addr, peer: Ipv4Addr, site: &Site) {
+    fn site(&mut self, own: Ipv4Addr, peer: Ipv4Addr, site: &Site) {
         let secret = format!("site-{peer}");
-        // Between a secret for a pair and one of this router for everybody, charon takes the one for the pair. Where
-        // there is none for everybody, the other side's name alone is better: no other site's secret is even tried.
-        let both = view.state.vpn.remotes.contains_key(&site.local);
-        let owners = both.then_some(site.local).into_iter().chain([peer]);
-        let owners: Vec<String> = owners.map(|owner| owner.to_string()).collect();
-        let shared = shared(&secret, "IKE", site.secret.expose(), owners);
+        // The other side's name alone, or clients at the same address of this router would be asked for it.
+        let shared = shared(&secret, "IKE", site.secret.expose(), vec![peer.to_string()]);
         let (config, children) = site_config(own, peer, site);
         let begins = match (site.passive, own < peer) {
             (true, _) => Begins::Never,
@@ -360,6 +356,16 @@ pub(crate) mod tests {
         let all = wanted(&Devices::default(), &[document("198.51.100.9", "")]);
         assert!(all.is_empty());
         assert_eq!(all.waiting, [Ipv4Addr::new(198, 51, 100, 9)]);
+    }
+
+    #[test]
+    fn clients_at_the_address_of_a_site_are_asked_for_their_own_secret() {
+        let remote = r#"{"create":true,"ip_range":"10.1.2.2-10.1.2.8","preshared_key":"of clients",
+            "vpn_server_ip":"203.0.113.20","local_ip":"10.1.2.1","local_cidr":"10.9.0.0/16","type":"remoteaccessvpn"}"#;
+        let all = wanted(&devices(), &[document("198.51.100.9", ""), remote.to_owned()]);
+        // charon prefers who is named as the other side, then who is named as this one.
+        assert_eq!(all.secrets["site-198.51.100.9"].strs("owners"), ["198.51.100.9"]);
+        assert_eq!(all.secrets["remote-203.0.113.20"].strs("owners"), ["203.0.113.20"]);
     }
 
     #[test]

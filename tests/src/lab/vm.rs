@@ -91,6 +91,24 @@ impl Config {
         }
     }
 
+    /// A machine of plain Debian, made by `tests/debian/build`: a guest agent, programs that others have
+    /// written, and nothing of ours.
+    pub fn debian() -> Self {
+        let parts = image_folder().join("debian");
+        assert!(
+            parts.join("key").exists(),
+            "{} has no machine: run tests/debian/build first",
+            parts.display()
+        );
+        Self {
+            disk: parts.join("disk.qcow2"),
+            firmware: Firmware::Direct { parts, words: String::new() },
+            memory: 384,
+            nics: Vec::new(),
+            namespace: None,
+        }
+    }
+
     /// Adds a card behind a bridge of a namespace; all cards of a machine share one namespace.
     #[must_use]
     pub fn behind(mut self, namespace: &Namespace, bridge: &str, mac: &str) -> Self {

@@ -189,6 +189,24 @@ pub(crate) fn wait_up(a: &Side, b: &Side) {
     });
 }
 
+/// What the management server hears of a site without a tunnel.
+pub(crate) fn down(peer: &str) -> String {
+    format!("{peer}:11:IPsec SA not found;Site-to-site VPN have not connected&")
+}
+
+/// Waits until something is said of the other side.
+pub(crate) fn wait_word(side: &Side, part: &str) {
+    let mut last = String::new();
+    wait_until(part, STEP, || {
+        let word = side.word(side.peer);
+        if word != last {
+            println!("{}: {word}", side.peer);
+            last.clone_from(&word);
+        }
+        word.contains(part)
+    });
+}
+
 /// One side alone, and what is started beside it while it comes up.
 pub(crate) fn one<T>(beside: impl FnOnce(&Lab) -> T) -> (Side, T) {
     let mut side = Side::new(1, "203.0.113.20", "203.0.113.30");
