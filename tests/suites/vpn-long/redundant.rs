@@ -171,9 +171,7 @@ fn of_two_routers_the_one_in_force_has_sites_and_clients() {
     wait_until("packets by WireGuard", STEP, || debian.pings(&format!("-I wg0 {GUEST}")));
     println!("packets by WireGuard {:?} after it", began.elapsed());
     // Clients with IPsec call again.
-    debian
-        .may("swanctl --terminate --ike ikev2 --force; swanctl --terminate --ike l2tp --force; killall pppd");
-    debian.hung_up();
+    debian.forget();
     two.clients(&mut debian, 1 - first);
 
     // Nobody elects it any more: it is silent, until somebody does.

@@ -81,8 +81,19 @@ impl Debian {
         self.agent.write("/etc/xl2tpd/xl2tpd.conf", dialer(router).as_bytes());
         self.agent.write("/etc/ppp/options.l2tpd.client", OPTIONS.as_bytes());
         self.load(&(client(router, net) + more));
+        self.start_dialer();
+    }
+
+    fn start_dialer(&mut self) {
         self.start("xl2tpd", "xl2tpd -D");
         wait_until("xl2tpd of Debian", STEP, || self.may(&format!("[ -p {DIAL} ]")));
+    }
+
+    /// Forgets all sessions, as somebody does who dials anew.
+    pub(crate) fn forget(&mut self) {
+        self.run(&format!("killall xl2tpd; while pidof xl2tpd pppd; do sleep 0.1; done; rm -f {DIAL}"));
+        self.may("swanctl --terminate --ike l2tp --force; swanctl --terminate --ike ikev2 --force");
+        self.start_dialer();
     }
 
     /// The first address of an interface.

@@ -2,6 +2,7 @@
 //! outside.
 
 mod branch;
+#[allow(dead_code, reason = "the suite `vpn-long` uses the rest of it")]
 mod debian;
 #[allow(dead_code, reason = "written for the suite `image`, which uses all of it")]
 #[path = "../image/lab.rs"]
