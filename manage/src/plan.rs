@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::db::{Kind, Wanted};
+use crate::{
+    db::{Kind, Wanted},
+    zone::Placement,
+};
 
 /// What the manager knows of a VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +26,10 @@ pub(crate) struct View {
     pub(crate) certificate_for: String,
     /// The start for which its documents were applied; empty where they have changed since.
     pub(crate) configured_for: String,
+    /// MiB of memory that it takes.
+    pub(crate) memory_mib: u64,
+    /// Tag of the hosts on which it may run.
+    pub(crate) tag: Option<String>,
     /// It is not to be started before something else is done.
     pub(crate) waits: bool,
     /// Something is being done to it.
@@ -73,34 +80,60 @@ pub(crate) enum Action {
 }
 
 /// A host that is up.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Room {
     /// Number of VMs on it.
     pub(crate) vms: usize,
     /// It is out of service: nothing is started there, and its system VMs are stopped.
     pub(crate) drained: bool,
+    /// MiB of memory that no VM takes.
+    pub(crate) free_mib: u64,
+    /// What it is good for.
+    pub(crate) tags: Vec<String>,
 }
 
-/// The next action for each VM that needs one. `hosts` are the ones that are up; `now` in seconds.
-pub(crate) fn plan(views: &[View], hosts: &BTreeMap<String, Room>, now: u64) -> Vec<(i64, Action)> {
+/// What is to be done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// The next action for each VM that needs one.
+    pub(crate) actions: Vec<(i64, Action)>,
+    /// Why there is no host for a VM.
+    pub(crate) homeless: Vec<(i64, String)>,
+}
+
+/// Plans. `hosts` are the ones that are up; `now` in seconds.
+pub(crate) fn plan(views: &[View], hosts: &BTreeMap<String, Room>, placement: Placement, now: u64) -> Plan {
     let mut load = hosts.clone();
-    let idle = views.iter().filter(|v| !v.busy && v.not_before <= now);
-    idle.filter_map(|view| Some((view.id, next(view, &mut load)?))).collect()
+    let mut plan = Plan::default();
+    for view in views.iter().filter(|v| !v.busy && v.not_before <= now) {
+        match next(view, &mut load, placement) {
+            Ok(Some(action)) => plan.actions.push((view.id, action)),
+            Ok(None) => {}
+            Err(reason) => plan.homeless.push((view.id, reason)),
+        }
+    }
+    plan
 }
 
-fn next(view: &View, load: &mut BTreeMap<String, Room>) -> Option<Action> {
+fn next(
+    view: &View,
+    load: &mut BTreeMap<String, Room>,
+    placement: Placement,
+) -> Result<Option<Action>, String> {
     if let Some(host) = &view.stray {
-        return Some(Action::Stop(host.clone()));
+        return Ok(Some(Action::Stop(host.clone())));
     }
     let drained = |host: &String| load.get(host).is_some_and(|room| room.drained);
-    match (&view.seen, view.wanted) {
+    Ok(match (&view.seen, view.wanted) {
         // A VM of a host that cannot be asked may still run: starting it twice would harm its disk.
         (Seen::Unknown, _) | (Seen::Off, Wanted::Stopped | Wanted::Removed) => None,
         (Seen::On { host, .. }, Wanted::Stopped | Wanted::Removed) => Some(Action::Stop(host.clone())),
         (Seen::Off, Wanted::Running) if view.waits => None,
         (Seen::Off, Wanted::Running) => {
-            let host = place(view, load)?;
-            load.entry(host.clone()).or_default().vms += 1;
+            let host = place(view, load, placement)?;
+            let room = load.entry(host.clone()).or_default();
+            room.vms += 1;
+            room.free_mib = room.free_mib.saturating_sub(view.memory_mib);
             Some(Action::Start(host))
         }
         // It goes where there is another host for it.
@@ -120,22 +153,33 @@ fn next(view: &View, load: &mut BTreeMap<String, Room>) -> Option<Action> {
                 _ => None,
             }
         }
-    }
+    })
 }
 
 /// A VM goes where it was, for its disk is there; a new one, and a system VM whose host is out of service, to the host
-/// with the fewest VMs. All that a system VM has on its disk it is told again.
-fn place(view: &View, load: &BTreeMap<String, Room>) -> Option<String> {
-    let free = |room: &Room| !room.drained;
-    match &view.host {
-        Some(host) if view.kind == Kind::Guest || load.get(host).is_none_or(free) => {
-            load.get(host).filter(|room| free(room)).map(|_| host.clone())
+/// that the placement prefers. All that a system VM has on its disk it is told again.
+fn place(view: &View, load: &BTreeMap<String, Room>, placement: Placement) -> Result<String, String> {
+    let kept = view
+        .host
+        .as_ref()
+        .filter(|host| view.kind == Kind::Guest || load.get(*host).is_none_or(|room| !room.drained));
+    let fits = |room: &Room| {
+        let tagged = view.tag.as_ref().is_none_or(|tag| room.tags.contains(tag));
+        !room.drained && room.free_mib >= view.memory_mib && (tagged || kept.is_some())
+    };
+    let rooms = load.iter().filter(|(name, room)| kept.is_none_or(|kept| kept == *name) && fits(room));
+    let best = match placement {
+        Placement::Spread => rooms.min_by_key(|(_, room)| room.vms),
+        Placement::Pack => rooms.max_by_key(|(_, room)| room.vms),
+    };
+    best.map(|(host, _)| host.clone()).ok_or_else(|| {
+        let tag = view.tag.as_ref().map(|tag| format!(", tag {tag}")).unwrap_or_default();
+        let wanted = format!("{} MiB of memory free{tag}, in service", view.memory_mib);
+        match kept {
+            Some(host) => format!("its disk is on {host}, which must be up, with {wanted}"),
+            None => format!("no host is up with {wanted}"),
         }
-        _ => {
-            let rooms = load.iter().filter(|(_, room)| free(room));
-            rooms.min_by_key(|(_, room)| room.vms).map(|(host, _)| host.clone())
-        }
-    }
+    })
 }
 
 /// Seconds to wait after so many failures in a row: 1, 2, 4 … 60.
@@ -159,14 +203,24 @@ mod tests {
             stray: None,
             certificate_for: String::new(),
             configured_for: String::new(),
+            memory_mib: 512,
+            tag: None,
             waits: false,
             busy: false,
             not_before: 0,
         }
     }
 
+    fn room(vms: usize, drained: bool, free_mib: u64) -> Room {
+        Room { vms, drained, free_mib, tags: Vec::new() }
+    }
+
+    fn now(views: &[View], hosts: &BTreeMap<String, Room>) -> Vec<(i64, Action)> {
+        plan(views, hosts, Placement::Spread, 10).actions
+    }
+
     fn hosts(names: &[(&str, bool)]) -> BTreeMap<String, Room> {
-        names.iter().map(|(name, drained)| ((*name).to_owned(), Room { vms: 0, drained: *drained })).collect()
+        names.iter().map(|(name, drained)| ((*name).to_owned(), room(0, *drained, 4096))).collect()
     }
 
     fn on(ready: bool) -> Seen {
@@ -174,7 +228,7 @@ mod tests {
     }
 
     fn one(view: &View) -> Option<Action> {
-        plan(std::slice::from_ref(view), &hosts(&[("h1", false)]), 10).pop().map(|(_, a)| a)
+        now(std::slice::from_ref(view), &hosts(&[("h1", false)])).pop().map(|(_, a)| a)
     }
 
     #[test]
@@ -216,7 +270,7 @@ mod tests {
     #[test]
     fn system_vms_leave_a_drained_host_and_guests_stay() {
         let both = hosts(&[("h1", true), ("h2", false)]);
-        let next = |view: &View, hosts| plan(std::slice::from_ref(view), hosts, 10).pop().map(|(_, a)| a);
+        let next = |view: &View, hosts| now(std::slice::from_ref(view), hosts).pop().map(|(_, a)| a);
         let mut vm = View { host: Some("h1".into()), ..view(Kind::Router, Wanted::Running, on(true)) };
         assert_eq!(next(&vm, &both), Some(Action::Stop("h1".into())));
         vm.seen = Seen::Off;
@@ -229,6 +283,42 @@ mod tests {
         vm.seen = on(true);
         vm.configured_for = "a".into();
         assert_eq!(next(&vm, &hosts(&[("h1", true)])), None);
+    }
+
+    #[test]
+    fn a_host_needs_room_and_the_tag() {
+        let mut all = BTreeMap::from([
+            ("h1".to_owned(), room(1, false, 100)),
+            ("h2".to_owned(), room(5, false, 4096)),
+            ("h3".to_owned(), room(7, false, 4096)),
+        ]);
+        let vm = view(Kind::Router, Wanted::Running, Seen::Off);
+        let home = |vm: &View, all: &BTreeMap<String, Room>, placement| {
+            plan(std::slice::from_ref(vm), all, placement, 10)
+        };
+        let start = |host: &str| vec![(1, Action::Start(host.to_owned()))];
+        assert_eq!(home(&vm, &all, Placement::Spread).actions, start("h2"), "h1 has no room");
+        assert_eq!(home(&vm, &all, Placement::Pack).actions, start("h3"));
+        let tagged = View { tag: Some("ssd".into()), ..vm.clone() };
+        let none = home(&tagged, &all, Placement::Spread);
+        assert!(none.actions.is_empty() && none.homeless[0].1.contains("512 MiB of memory free, tag ssd"));
+        all.get_mut("h3").unwrap().tags.push("ssd".to_owned());
+        assert_eq!(home(&tagged, &all, Placement::Spread).actions, start("h3"));
+        // Where a VM has its disk the tag does not matter any more, the room does.
+        let kept = View { host: Some("h2".into()), ..tagged };
+        assert_eq!(home(&kept, &all, Placement::Spread).actions, start("h2"));
+        all.get_mut("h2").unwrap().free_mib = 511;
+        let none = home(&kept, &all, Placement::Spread);
+        assert!(none.homeless[0].1.starts_with("its disk is on h2"), "{none:?}");
+    }
+
+    #[test]
+    fn what_is_planned_together_shares_the_room() {
+        let views: Vec<_> =
+            (0..3).map(|id| View { id, ..view(Kind::Guest, Wanted::Running, Seen::Off) }).collect();
+        let all = BTreeMap::from([("h1".to_owned(), room(0, false, 1024))]);
+        let plan = plan(&views, &all, Placement::Spread, 10);
+        assert_eq!((plan.actions.len(), plan.homeless.len()), (2, 1));
     }
 
     #[test]
@@ -249,7 +339,7 @@ mod tests {
     fn new_vms_spread_over_the_hosts() {
         let views: Vec<_> =
             (0..4).map(|id| View { id, ..view(Kind::Guest, Wanted::Running, Seen::Off) }).collect();
-        let on_first = plan(&views, &hosts(&[("h1", false), ("h2", false)]), 0)
+        let on_first = now(&views, &hosts(&[("h1", false), ("h2", false)]))
             .iter()
             .filter(|(_, a)| *a == Action::Start("h1".into()))
             .count();

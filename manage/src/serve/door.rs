@@ -129,7 +129,12 @@ impl Manage {
             return Err(format!("architecture {:?} is unknown", candidate.text("arch")));
         }
         let setup = match who {
-            Who::Host if zone.hosts.iter().any(|h| h.name == name) => self.host_setup(name)?,
+            Who::Host if zone.hosts.iter().any(|h| h.name == name) => {
+                let bytes =
+                    candidate.startup.first().and_then(|first| first.read::<StartupRoutingCommand>().ok());
+                self.seen().memory.insert(name.to_owned(), bytes.map_or(0, |first| first.memory >> 20));
+                self.host_setup(name)?
+            }
             Who::Ssvm if self.is_vm(name, Kind::Ssvm)? => store::setup(&self.zoned)?,
             Who::Cpvm if self.is_vm(name, Kind::Cpvm)? => vec![console::setup(self)],
             _ => return Err(format!("the zone has no {who:?} {name:?}")),

@@ -14,6 +14,7 @@ use crate::{
     db::{DbError, Kind, Owner, Vm},
     plan::{self, Action, Room, Seen, View},
     router::{Password, Rules},
+    zone::{Guest, HOST_MIB, Zone},
 };
 
 /// Longest time without a look.
@@ -44,13 +45,26 @@ fn round(manage: &Arc<Manage>) -> Result<(), DbError> {
         .iter()
         .map(|(host, vms)| {
             let vms = vms.values().filter(|v| v.state == Power::PowerOn).count();
-            (host.clone(), Room { vms, drained: false })
+            (host.clone(), Room { vms, ..Room::default() })
         })
         .collect();
+    let zone = manage.zoned.zone();
     for (host, room) in &mut hosts {
         room.drained = manage.zoned.db.host(host)?.drained;
+        let known = zone.hosts.iter().find(|known| known.name == *host);
+        let has = manage.seen().memory.get(host).copied().unwrap_or_default().saturating_sub(HOST_MIB);
+        // What runs there, and what is being started there.
+        let here = |view: &View| match &view.seen {
+            Seen::On { host: on, .. } => on == host,
+            _ => view.busy && view.host.as_ref() == Some(host),
+        };
+        let taken: u64 = views.iter().filter(|view| here(view)).map(|view| view.memory_mib).sum();
+        room.free_mib = known.and_then(|known| known.memory_mib).unwrap_or(has).saturating_sub(taken);
+        room.tags = known.map(|known| known.tags.clone()).unwrap_or_default();
     }
-    for (id, action) in plan::plan(&views, &hosts, seconds()) {
+    let plan = plan::plan(&views, &hosts, zone.system.placement, seconds());
+    homeless(manage, &vms, plan.homeless);
+    for (id, action) in plan.actions {
         let Some(vm) = vms.iter().find(|vm| vm.id == id) else { continue };
         // A host that has reported but is not ready yet takes no commands.
         if manage.agent(host(&action)).is_none() {
@@ -60,6 +74,17 @@ fn round(manage: &Arc<Manage>) -> Result<(), DbError> {
         tokio::spawn(execute(manage.clone(), vm.clone(), action));
     }
     Ok(())
+}
+
+/// Keeps for the screen why there is no host for a VM, and tells what is new.
+fn homeless(manage: &Manage, vms: &[Vm], homeless: Vec<(i64, String)>) {
+    let homeless: BTreeMap<i64, String> = homeless.into_iter().collect();
+    let before = std::mem::replace(&mut manage.seen().homeless, homeless.clone());
+    for (id, reason) in homeless.iter().filter(|(id, reason)| before.get(id) != Some(reason)) {
+        if let Some(vm) = vms.iter().find(|vm| vm.id == *id) {
+            manage.zoned.event(&vm.name, &format!("is not started: {reason}"));
+        }
+    }
 }
 
 /// What is being done, for the screen.
@@ -104,6 +129,7 @@ async fn execute(manage: Arc<Manage>, vm: Vm, action: Action) {
 
 /// What is known of each VM.
 pub(super) fn views(manage: &Manage, vms: &[Vm]) -> Vec<View> {
+    let zone = manage.zoned.zone();
     let seen = manage.seen();
     let mut views: Vec<View> = vms
         .iter()
@@ -116,6 +142,8 @@ pub(super) fn views(manage: &Manage, vms: &[Vm]) -> Vec<View> {
             stray: stray(&seen, vm),
             certificate_for: vm.certificate_for.clone(),
             configured_for: configured_for(manage, vm, vms),
+            memory_mib: memory(&zone, vm),
+            tag: tag(&zone, vm),
             waits: false,
             busy: seen.busy.contains_key(&vm.id),
             not_before: seen.failed.get(&vm.id).map_or(0, |f| f.not_before),
@@ -130,6 +158,23 @@ pub(super) fn views(manage: &Manage, vms: &[Vm]) -> Vec<View> {
         }
     }
     views
+}
+
+/// The guest of the zone file that a VM is.
+fn guest<'a>(zone: &'a Zone, vm: &Vm) -> Option<&'a Guest> {
+    let Owner::Guest(name) = &vm.owner else { return None };
+    zone.guests.iter().find(|guest| guest.name == *name)
+}
+
+fn memory(zone: &Zone, vm: &Vm) -> u64 {
+    guest(zone, vm).map_or(zone.system.memory_mib, |guest| guest.memory_mib)
+}
+
+fn tag(zone: &Zone, vm: &Vm) -> Option<String> {
+    match &vm.owner {
+        Owner::Network(name) => zone.network(name)?.host_tag.clone(),
+        _ => guest(zone, vm)?.host_tag.clone(),
+    }
 }
 
 fn is_configured(view: &View) -> bool {

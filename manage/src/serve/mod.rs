@@ -121,6 +121,10 @@ struct Seen {
     reports: HashMap<String, BTreeMap<String, VmReport>>,
     /// What is being done to a VM, by its number.
     busy: HashMap<i64, &'static str>,
+    /// MiB of memory of each host that has connected.
+    memory: HashMap<String, u64>,
+    /// Why there is no host for a VM, by its number.
+    homeless: BTreeMap<i64, String>,
     /// VMs with which something went wrong.
     failed: HashMap<i64, Failure>,
     /// Stores that the SSVM could not attach, with the reason.

@@ -104,7 +104,11 @@ fn vm_status(manage: &Manage, vm: &Vm, view: &View) -> VmStatus {
         doing: seen.busy.get(&vm.id).map(|word| (*word).to_owned()),
         host,
         agent,
-        error: seen.failed.get(&vm.id).map(|failure| failure.text.clone()),
+        error: seen
+            .failed
+            .get(&vm.id)
+            .map(|failure| failure.text.clone())
+            .or_else(|| seen.homeless.get(&vm.id).cloned()),
         nics: vm
             .nics
             .iter()

@@ -12,8 +12,8 @@ use std::{
 use ipnet::Ipv4Net;
 
 use super::{
-    Filter, Forward, Guest, GuestBoot, Host, Ingress, Management, Network, Ports, Protocol, Segment,
-    StaticNat, Store, StoreKind, System, Zone, ZoneError, wire,
+    Filter, Forward, Guest, GuestBoot, Host, Ingress, Management, Network, Placement, Ports, Protocol,
+    Segment, StaticNat, Store, StoreKind, System, Zone, ZoneError, wire,
 };
 
 use crate::fence::MOST_HOSTS;
@@ -60,6 +60,11 @@ pub(super) fn zone(file: wire::ZoneFile, folder: &Path) -> Checked<Zone> {
                 .map(|kernel| file_path("system.kernel", &kernel, folder))
                 .transpose()?,
             memory_mib: memory("system.memory", file.system.memory)?,
+            placement: match file.system.placement.as_str() {
+                "spread" => Placement::Spread,
+                "pack" => Placement::Pack,
+                other => return Err(wrong("system.placement", other, "must be spread or pack")),
+            },
             ssvm: file.system.ssvm,
             cpvm: file.system.cpvm,
         },
@@ -67,7 +72,13 @@ pub(super) fn zone(file: wire::ZoneFile, folder: &Path) -> Checked<Zone> {
         hosts: each("host", file.host, |key, host| {
             let address = address(&format!("{key}.address"), &host.address)?;
             inside(&format!("{key}.address"), address, management.segment.net)?;
-            Ok(Host { name: word(&format!("{key}.name"), host.name)?, address, fence: host.fence })
+            Ok(Host {
+                name: word(&format!("{key}.name"), host.name)?,
+                address,
+                fence: host.fence,
+                tags: host.tags,
+                memory_mib: host.memory,
+            })
         })?,
         networks: each("network", file.network, |key, section| network(&key, section, &public))?,
         stores: each("store", file.store, |key, section| store(&key, section))?,
@@ -86,6 +97,14 @@ pub(super) fn zone(file: wire::ZoneFile, folder: &Path) -> Checked<Zone> {
     if zone.hosts.len() > MOST_HOSTS {
         let most = format!("a zone has at most {MOST_HOSTS} hosts");
         return Err(wrong("host", format!("{} of them", zone.hosts.len()), most));
+    }
+    let known = |tag: &String| zone.hosts.iter().any(|host| host.tags.contains(tag));
+    let networks = zone.networks.iter().map(|network| ("network", &network.host_tag));
+    let tags = networks.chain(zone.guests.iter().map(|guest| ("guest", &guest.host_tag)));
+    for (kind, tag) in tags.filter_map(|(kind, tag)| Some((kind, tag.as_ref()?))) {
+        if !known(tag) {
+            return Err(wrong(format!("{kind}.host_tag"), tag, "no [[host]] has this tag"));
+        }
     }
     owners(&zone)?;
     members(&zone)?;
@@ -243,6 +262,7 @@ fn network(key: &str, section: wire::NetworkSection, public: &Segment) -> Checke
         net,
         gateway,
         domain: word(&format!("{key}.domain"), section.domain)?,
+        host_tag: section.host_tag,
         source_nat,
         egress_allowed,
         egress,
@@ -323,6 +343,7 @@ fn guest(key: &str, section: wire::GuestSection, folder: &Path) -> Checked<Guest
         return Err(wrong(format!("{key}.password"), "***", "must be one line that is not empty"));
     }
     Ok(Guest {
+        host_tag: section.host_tag,
         name: word(&format!("{key}.name"), section.name)?,
         network: section.network,
         mac: section.mac.map(|text| mac(&format!("{key}.mac"), &text)).transpose()?,

@@ -20,7 +20,9 @@ pub(crate) fn diff(old: &Zone, new: &Zone) -> Result<Vec<String>, String> {
             Line::Both(a, b) if a.address != b.address => {
                 vec!["~ host NAME: address; it must join again (`manage host-token NAME`)".to_owned()]
             }
-            Line::Both(..) => vec!["~ host NAME: its fence command".to_owned()],
+            Line::Both(..) => {
+                vec!["~ host NAME: its fence command, tags or memory; no VM is moved for it".to_owned()]
+            }
         },
     );
     named(
@@ -64,6 +66,7 @@ pub(crate) fn diff(old: &Zone, new: &Zone) -> Result<Vec<String>, String> {
             (&old.system.image, old.system.memory_mib) != (&new.system.image, new.system.memory_mib),
             "when each system VM starts again",
         ),
+        ("system.placement", old.system.placement != new.system.placement, "for VMs that are started"),
         ("system.kernel", old.system.kernel != new.system.kernel, "for hosts that join"),
         ("zone.internal_sites", old.internal_sites != new.internal_sites, "the SSVM is told"),
         ("zone.fence_after", old.fence_after != new.fence_after, "hosts are told"),
@@ -138,12 +141,16 @@ fn network(old: &Network, new: &Network) -> Vec<String> {
                 .to_owned(),
         );
     }
+    if old.host_tag != new.host_tag {
+        lines.push("~ network NAME: host tag; when its router is placed again".to_owned());
+    }
     let rest = Network {
         bridge: old.bridge.clone(),
         net: old.net,
         gateway: old.gateway,
         domain: old.domain.clone(),
         source_nat: old.source_nat,
+        host_tag: old.host_tag.clone(),
         ..new.clone()
     };
     if *old != rest {
@@ -155,13 +162,16 @@ fn network(old: &Network, new: &Network) -> Vec<String> {
 fn guest(old: &Guest, new: &Guest) -> Vec<String> {
     let told =
         |g: &Guest| (g.address, g.mac.clone(), g.user_data.clone(), g.public_key.clone(), g.password.clone());
-    let machine = |g: &Guest| (g.network.clone(), g.boot.clone(), g.memory_mib, g.mac.clone());
+    let machine =
+        |g: &Guest| (g.network.clone(), g.boot.clone(), g.memory_mib, g.mac.clone(), g.host_tag.clone());
     let mut lines = Vec::new();
     if told(old) != told(new) {
         lines.push("~ guest NAME: its router is told".to_owned());
     }
     if machine(old) != machine(new) {
-        lines.push("~ guest NAME: network, disk, kernel, memory or MAC; when it starts again".to_owned());
+        lines.push(
+            "~ guest NAME: network, disk, kernel, memory, MAC or host tag; when it starts again".to_owned(),
+        );
     }
     lines
 }

@@ -94,10 +94,22 @@ pub(crate) struct System {
     pub(crate) kernel: Option<PathBuf>,
     /// Memory in MiB of router, SSVM and CPVM.
     pub(crate) memory_mib: u64,
+    /// How hosts are chosen.
+    pub(crate) placement: Placement,
     /// Whether to run an SSVM.
     pub(crate) ssvm: bool,
     /// Whether to run a CPVM.
     pub(crate) cpvm: bool,
+}
+
+/// How a host is chosen for a VM.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Placement {
+    /// The one with the fewest VMs.
+    #[default]
+    Spread,
+    /// The one with the most VMs that has room.
+    Pack,
 }
 
 /// The management network, and where `manage serve` listens on it.
@@ -128,6 +140,9 @@ pub(crate) struct Segment {
     pub(crate) range: (Ipv4Addr, Ipv4Addr),
 }
 
+/// MiB of memory that a host keeps for itself.
+pub(crate) const HOST_MIB: u64 = 1024;
+
 /// A host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Host {
@@ -137,6 +152,10 @@ pub(crate) struct Host {
     pub(crate) address: Ipv4Addr,
     /// Command and arguments that cut its power; empty where there is none.
     pub(crate) fence: Vec<String>,
+    /// What it is good for.
+    pub(crate) tags: Vec<String>,
+    /// MiB of memory for VMs; `None` = all but [`HOST_MIB`].
+    pub(crate) memory_mib: Option<u64>,
 }
 
 /// An isolated network with its rules.
@@ -152,6 +171,8 @@ pub(crate) struct Network {
     pub(crate) gateway: Ipv4Addr,
     /// DNS domain.
     pub(crate) domain: String,
+    /// Tag of the hosts on which its router may run.
+    pub(crate) host_tag: Option<String>,
     /// Source NAT address, `None` = the next free one of the public range.
     pub(crate) source_nat: Option<Ipv4Addr>,
     /// Whether guests may reach out where no egress rule says otherwise.
@@ -291,6 +312,8 @@ pub(crate) struct Guest {
     pub(crate) address: Ipv4Addr,
     /// What it boots.
     pub(crate) boot: GuestBoot,
+    /// Tag of the hosts on which it may run.
+    pub(crate) host_tag: Option<String>,
     /// Memory in MiB.
     pub(crate) memory_mib: u64,
     /// User data, as text.

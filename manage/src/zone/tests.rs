@@ -56,6 +56,12 @@ fn an_error_names_the_key_and_the_value() {
             "bridge = \"br-mgmt\"\npage = \"8254\"",
             "key management.page: \"8254\": must be ADDRESS:PORT",
         ),
+        ("memory = 512", "placement = \"any\"", "key system.placement: \"any\": must be spread or pack"),
+        (
+            "domain = \"cs1.example\"",
+            "domain = \"cs1.example\"\nhost_tag = \"ssd\"",
+            "key network.host_tag: \"ssd\": no [[host]] has this tag",
+        ),
         ("bridge = \"br-pub\"", "bridge = \"br-public-network\"", "key public.bridge: \"br-public-network\""),
         ("range = \"203.0.113.10-", "range = \"203.0.112.10-", "key public.range: \"203.0.112.10\""),
         ("name = \"web1\"", "name = \"web 1\"", "key guest[0].name: \"web 1\""),

@@ -67,6 +67,10 @@ pub(super) struct SystemSection {
     /// MiB of memory of each; 512.
     #[serde(default = "memory")]
     pub memory: u64,
+    /// How hosts are chosen: `spread` (the one with the fewest VMs) or `pack` (the one with the most that has room);
+    /// `spread`.
+    #[serde(default = "spread")]
+    pub placement: String,
     /// Run an SSVM; true.
     #[serde(default = "yes")]
     pub ssvm: bool,
@@ -135,6 +139,11 @@ pub(super) struct HostSection {
     /// certain, or ends with another code than 0. Its system VMs are then started elsewhere without waiting.
     #[serde(default)]
     pub fence: Vec<String>,
+    /// What it is good for, in words of the operator.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// MiB of memory for VMs; all but 1024 of what it has when absent.
+    pub memory: Option<u64>,
 }
 
 /// `[[network]]`: an isolated network with a router.
@@ -151,6 +160,8 @@ pub(super) struct NetworkSection {
     pub gateway: String,
     /// DNS domain of the guests.
     pub domain: String,
+    /// Its router runs on hosts with this tag only.
+    pub host_tag: Option<String>,
     /// Source NAT address; the next free one of the public range when absent.
     pub source_nat: Option<String>,
     /// `allow` or `deny`: what holds for traffic to the outside that no egress rule names; `deny`.
@@ -258,6 +269,8 @@ pub(super) struct GuestSection {
     /// Kernel command line, with `kernel`.
     #[serde(default)]
     pub append: String,
+    /// It runs on hosts with this tag only.
+    pub host_tag: Option<String>,
     /// MiB of memory; 256.
     #[serde(default = "guest_memory")]
     pub memory: u64,
@@ -299,6 +312,10 @@ fn channel_port() -> u16 {
 
 fn join_port() -> u16 {
     8251
+}
+
+fn spread() -> String {
+    "spread".to_owned()
 }
 
 fn page() -> String {

@@ -254,11 +254,12 @@ fn a_changed_zone_file_is_applied_after_its_plan_was_seen() {
 
     let events = lab.manage(&["events", "--json", "--state", text(&lab.path("m"))]);
     let events = String::from_utf8(events.stdout).unwrap();
-    let last: Value = serde_json::from_str(events.lines().last().unwrap()).unwrap();
-    assert!(
-        last["subject"] == "zone" && last["text"].to_string().contains("its file was applied"),
-        "{events}"
-    );
+    let has = |subject: &str, text: &str| {
+        let lines = events.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.into_iter().any(|event| event["subject"] == subject && event["text"].to_string().contains(text))
+    };
+    assert!(has("zone", "its file was applied"), "{events}");
+    assert!(has("r-1-VM", "is not started: no host is up with 512 MiB of memory free"), "{events}");
 
     // The network goes again; what cannot change at run time is refused and changes nothing.
     write(ZONE.replace("ping_interval = 1", "ping_interval = 2"));
