@@ -18,6 +18,9 @@ use crate::host::{self, HostError};
 
 /// A guard's word is not believed when it is older than this.
 const STALE: Duration = Duration::from_secs(5);
+/// A guard that has nothing new to say says so after this time again. A guard that begins anew counts from its last
+/// word, so it may act earlier by this, never later.
+const SAY_AGAIN: Duration = Duration::from_secs(2);
 /// The log of guards begins anew where it is longer than this.
 const LOG_LIMIT: u64 = 1024 * 1024;
 
@@ -160,6 +163,7 @@ struct Guard {
     alone: Option<Roll>,
     next_beat: Moment,
     next_look: Moment,
+    next_word: Moment,
 }
 
 impl Guard {
@@ -183,6 +187,7 @@ impl Guard {
             alone: None,
             next_beat: Moment::ZERO,
             next_look: Moment::ZERO,
+            next_word: Moment::ZERO,
         }
     }
 
@@ -245,6 +250,7 @@ impl Guard {
             (None, None) => (false, String::new(), Timing::LONGEST),
         };
         let before = (self.word.holds, self.word.fenced);
+        let held_by = self.word.generation.clone();
         let must_end = self.word.look(holds, &generation, time, fence);
         match (before, (self.word.holds, self.word.fenced)) {
             ((_, false), (_, true)) => {
@@ -263,10 +269,14 @@ impl Guard {
                 tracing::error!("{name} was ended");
             }
         }
-        if let Err(error) = self.word.save(&self.state)
-            && self.state.is_dir()
-        {
-            tracing::error!("{}: {error}", self.state.display());
+        let news = before != (self.word.holds, self.word.fenced) || held_by != self.word.generation;
+        if news || time >= self.next_word {
+            self.next_word = time + SAY_AGAIN;
+            if let Err(error) = self.word.save(&self.state)
+                && self.state.is_dir()
+            {
+                tracing::error!("{}: {error}", self.state.display());
+            }
         }
     }
 }
