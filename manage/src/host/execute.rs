@@ -34,7 +34,9 @@ const IMPORT_LIMIT: Duration = Duration::from_secs(900);
 
 impl Resource for Host {
     fn startup(&self) -> Vec<Message> {
-        self.epoch.store(self.fenced(), Ordering::Release);
+        if let Some(fenced) = self.fenced() {
+            self.epoch.store(fenced, Ordering::Release);
+        }
         let accelerator = self.accelerator.get().map_or("unknown", |a| a.word());
         let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let memory_kib: u64 = meminfo

@@ -174,9 +174,9 @@ impl Host {
         *self.accelerator.get_or_init(|| probe).await
     }
 
-    /// How often this host has been fenced so far.
-    fn fenced(&self) -> u64 {
-        Word::heard(&self.state).map_or(0, |word| word.epoch)
+    /// How often this host has been fenced so far, where its guard says so.
+    fn fenced(&self) -> Option<u64> {
+        Word::heard(&self.state).map(|word| word.epoch)
     }
 
     /// Whether a VM may be started now: the guard holds, and this host was not fenced since it made the connection by

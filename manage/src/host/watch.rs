@@ -65,7 +65,8 @@ async fn keep_guard(host: &Host, agent: &AgentHandle) {
         tracing::error!("no guard: {error}");
     }
     let connected = agent.status().borrow().server.is_some();
-    if connected && host.fenced() != host.epoch.load(Ordering::Acquire) {
+    let epoch = host.epoch.load(Ordering::Acquire);
+    if connected && host.fenced().is_some_and(|fenced| fenced != epoch) {
         tracing::warn!("this host was fenced; it connects anew");
         agent.reload().await;
     }
