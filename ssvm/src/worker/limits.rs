@@ -8,9 +8,9 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Downloads of one worker.
-const ALL: usize = 24;
-/// Downloads from one host.
+/// Connections for downloads of one worker.
+const ALL: usize = 50;
+/// Connections to one host.
 const ONE_HOST: usize = 6;
 
 static PLACES: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(ALL)));
@@ -37,6 +37,17 @@ pub(super) async fn enter(host: &str) -> Place {
     Place { _host: host, _all: all }
 }
 
+/// A place for one more connection of a download that has one, where nobody waits for it.
+pub(super) fn spare(host: &str) -> Option<Place> {
+    let at_host = {
+        let hosts = HOSTS.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(hosts.get(host)?)
+    };
+    let host = at_host.try_acquire_owned().ok()?;
+    let all = Arc::clone(&PLACES).try_acquire_owned().ok()?;
+    Some(Place { _host: Some(host), _all: Some(all) })
+}
+
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt as _;
@@ -50,8 +61,10 @@ mod tests {
             places.push(enter("slow").await);
         }
         assert!(enter("slow").now_or_never().is_none());
+        assert!(spare("slow").is_none() && spare("unknown").is_none());
         assert!(enter("other").now_or_never().is_some());
         places.pop();
+        drop(spare("slow").unwrap());
         assert!(enter("slow").now_or_never().is_some());
     }
 }
