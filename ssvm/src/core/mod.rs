@@ -143,8 +143,8 @@ fn agent_config(core: &Core) -> AgentConfig {
     let hosts = core.identity.list("host").into_iter().map(str::to_owned).collect();
     let mut config = AgentConfig::new(hosts, startup::resource_name(&core.identity), &core.paths);
     config.port = core.identity.parsed("port").unwrap_or(config.port);
-    // A copy may take hours and must not keep a status poll waiting.
-    config.workers = core.identity.parsed("workers").unwrap_or(config.workers).max(64);
+    // A copy may take hours, and a dead store answers late: neither must keep a status poll waiting.
+    config.workers = core.identity.parsed("workers").unwrap_or(config.workers).max(512);
     config
 }
 

@@ -32,6 +32,8 @@ pub(crate) enum MountError {
     Uri { uri: String },
     #[error("Unable to resolve {0}")]
     Host(String),
+    #[error("the server does not answer within {seconds} s")]
+    Late { seconds: u64 },
     #[error("Unable to mount {device} at {at} due to {reason}")]
     Mount { device: String, at: String, reason: String },
 }

@@ -22,7 +22,7 @@ use common::{
 };
 use ipnet::Ipv4Net;
 
-use super::{Core, mount, startup, stores};
+use super::{Core, startup, stores};
 use crate::{
     layout::StorePath,
     order::{Failure, Images, Outcome, Task},
@@ -112,11 +112,7 @@ impl Core {
         let url = command.sec_url.or(nfs.url).unwrap_or_default();
         let version = command.nfs_version.or(nfs.nfs_version);
         let version = version.as_deref().or(self.identity.get("nfsVersion"));
-        let mounted = match mount::export(&url, version).await {
-            Ok(export) => self.mounted(&export, false).await,
-            Err(error) => Err(error),
-        };
-        match mounted {
+        match self.reach(&url, version).await {
             Ok(folder) => {
                 let dir = folder.rsplit('/').next().map(str::to_owned);
                 let details = Some("success".to_owned());
