@@ -18,6 +18,8 @@ use crate::store::{Origin, Source, SourceError};
 
 /// Longest wait for a connection.
 const CONNECT: Duration = Duration::from_secs(30);
+/// Connections that wait for the next piece of the same file.
+const IDLE: usize = 4;
 /// Redirections that are followed.
 const HOPS: usize = 10;
 /// Attempts to go on without a single new byte in between.
@@ -63,6 +65,13 @@ impl HttpOrder {
         url::parse(self.url.expose()).ok().and_then(|u| u.host_str().map(str::to_owned)).unwrap_or_default()
     }
 
+    /// The same for another URL. Credentials are for the host that they were given for.
+    pub(crate) fn of_mirror(&self, url: &str) -> Self {
+        let mirror = Self { url: Secret::new(url), ..self.clone() };
+        let same = mirror.host() == self.host();
+        Self { user: mirror.user.clone().filter(|_| same), ..mirror }
+    }
+
     /// The URL as it may be shown.
     pub(crate) fn shown(&self) -> String {
         url::shown(self.url.expose())
@@ -80,6 +89,10 @@ pub(crate) struct HttpSource {
     /// Their number was told by what frames the body.
     exact: bool,
     got: u64,
+    /// Where it ends if only a part is wanted.
+    until: Option<u64>,
+    /// The other end serves parts.
+    ranges: bool,
     /// What the rest must still belong to.
     validator: Option<HeaderValue>,
     attempts: u32,
@@ -124,9 +137,49 @@ impl HttpSource {
             size: None,
             exact: false,
             got: 0,
+            until: None,
+            ranges: false,
             validator: None,
             attempts: 0,
         })
+    }
+
+    /// Whether parts of it can be fetched side by side: the other end serves them, and tells which file they
+    /// belong to.
+    pub(crate) fn is_divisible(&self) -> bool {
+        self.ranges && self.origin().is_some()
+    }
+
+    /// Where the next byte belongs.
+    pub(crate) fn position(&self) -> u64 {
+        self.got
+    }
+
+    /// A part of the same file, which is not asked for yet.
+    pub(crate) fn part(&self, from: u64, until: u64) -> Self {
+        Self {
+            client: self.client.clone(),
+            order: self.order.clone(),
+            url: self.url.clone(),
+            response: None,
+            size: self.size,
+            exact: self.exact,
+            got: from,
+            until: Some(until),
+            ranges: true,
+            validator: self.validator.clone(),
+            attempts: 0,
+        }
+    }
+
+    /// Ends it before its end; `None` takes that back, and goes on from `position`.
+    pub(crate) fn end_at(&mut self, until: Option<u64>) {
+        self.until = until;
+    }
+
+    /// Goes on from another place.
+    pub(crate) fn jump(&mut self, position: u64) {
+        (self.response, self.got) = (None, position);
     }
 
     /// Goes on with a file of which so many bytes are there; `None` where it is another file now, or the other
@@ -141,7 +194,7 @@ impl HttpSource {
         if from >= origin.size || source.validator.is_none() {
             return Ok(None);
         }
-        (source.size, source.exact, source.got) = (Some(origin.size), true, from);
+        (source.size, source.exact, source.got, source.ranges) = (Some(origin.size), true, from, true);
         loop {
             match source.resume().await {
                 Ok(()) => break,
@@ -192,6 +245,7 @@ impl HttpSource {
             self.size = self.size.filter(|size| *size > 0);
         }
         self.validator = strong_validator(headers);
+        self.ranges = headers.get(header::ACCEPT_RANGES).is_some_and(|v| v.as_bytes() == b"bytes");
         self.response = Some(response);
         Ok(())
     }
@@ -207,8 +261,9 @@ impl HttpSource {
             {
                 request = request.basic_auth(user, Some(password.expose()));
             }
-            if self.got > 0 {
-                request = request.header(header::RANGE, format!("bytes={}-", self.got));
+            if self.got > 0 || self.until.is_some() {
+                let last = self.until.map(|until| (until - 1).to_string()).unwrap_or_default();
+                request = request.header(header::RANGE, format!("bytes={}-{last}", self.got));
                 if let Some(validator) = &self.validator {
                     request = request.header(header::IF_RANGE, validator.clone());
                 }
@@ -302,6 +357,11 @@ impl HttpSource {
 
     async fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
         loop {
+            let left = self.until.map(|until| until.saturating_sub(self.got));
+            if left == Some(0) {
+                self.response = None;
+                return Ok(None);
+            }
             let Some(response) = self.response.as_mut() else {
                 match self.resume().await {
                     Ok(()) => {}
@@ -311,11 +371,13 @@ impl HttpSource {
             };
             let stall = Duration::from_secs(self.order.stall);
             let reason = match tokio::time::timeout(stall, response.chunk()).await {
-                Ok(Ok(Some(bytes))) => {
+                Ok(Ok(Some(mut bytes))) => {
+                    bytes.truncate(left.and_then(|left| usize::try_from(left).ok()).unwrap_or(usize::MAX));
                     self.got += bytes.len() as u64;
                     self.attempts = 0;
                     return Ok(Some(bytes));
                 }
+                Ok(Ok(None)) if left.is_some() => "the part ended too early".to_owned(),
                 // The body's own framing told that it is whole.
                 Ok(Ok(None)) => return Ok(None),
                 Ok(Err(error)) => chain(&error.without_url()),
@@ -342,7 +404,7 @@ fn client(order: &HttpOrder) -> Result<Client, SourceError> {
     let mut builder = Client::builder()
         .redirect(redirect::Policy::none())
         .connect_timeout(CONNECT)
-        .pool_max_idle_per_host(0)
+        .pool_max_idle_per_host(IDLE)
         .no_proxy();
     for pem in &order.trust {
         let certificates = Certificate::from_pem_bundle(pem.as_bytes());
