@@ -2,18 +2,23 @@
 //! how big a disk does it hold? Nothing is opened and no header value decides how much is read.
 
 mod detect;
+mod ova;
+mod ovf;
 mod qcow2;
+mod tar;
 mod vdi;
 mod vhd;
 mod vhdx;
 mod vmdk;
 
 use common::command::storage::ImageFormat;
+use ova::Package;
 
 pub(crate) use detect::{Kind, detect};
+pub(crate) use tar::{Archive, Event};
 
 /// Bytes from the start of an image that the checks may look at.
-const HEAD: usize = 1024 * 1024;
+pub(crate) const HEAD: usize = 1024 * 1024;
 /// Bytes from its end.
 const TAIL: usize = 512;
 /// Largest virtual size: 64 TiB.
@@ -44,6 +49,9 @@ pub(crate) enum Refusal {
         /// What is wrong with it.
         reason: String,
     },
+    /// A package that cannot be taken apart, or holds what cannot be taken.
+    #[error("Failed post download script: the OVA is refused: {0}")]
+    Package(String),
     /// The format is known but not handled.
     #[error("Images of format {0} are not supported")]
     Unsupported(ImageFormat),
@@ -78,6 +86,7 @@ pub(crate) struct Inspector {
     total: u64,
     judged: bool,
     later: Option<Window>,
+    package: Option<Package>,
 }
 
 /// Bytes behind the head that the checks want to see.
@@ -110,7 +119,8 @@ impl Inspector {
     /// `declared`: the format that the image must have; `None` takes any bytes and only counts.
     pub(crate) fn new(declared: Option<ImageFormat>) -> Self {
         let (head, tail) = (Vec::new(), Vec::new());
-        Self { declared, strict: true, head, tail, total: 0, judged: false, later: None }
+        let package = (declared == Some(ImageFormat::Ova)).then(Package::default);
+        Self { declared, strict: true, head, tail, total: 0, judged: false, later: None, package }
     }
 
     /// Refuses nothing: an image that cannot be judged counts as a disk of its own length. For images
@@ -119,12 +129,39 @@ impl Inspector {
         Self { strict: false, ..Self::new(declared) }
     }
 
+    /// The first bytes, as far as they have come.
+    pub(crate) fn head(&self) -> &[u8] {
+        &self.head
+    }
+
+    /// Whether it needs to see no more than the beginning and the end of an image.
+    pub(crate) fn can_skip(&self) -> bool {
+        !matches!(self.declared, None | Some(ImageFormat::Vhdx | ImageFormat::Ova))
+    }
+
+    /// Goes on behind so many bytes, of which `head` are the first.
+    pub(crate) fn skip(&mut self, head: &[u8], bytes: u64) -> Result<(), Refusal> {
+        self.feed(head)?;
+        self.total = bytes;
+        Ok(())
+    }
+
     /// Takes the next bytes; fails as soon as it is certain that the image cannot be taken.
     pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         let offset = self.total;
         self.total += bytes.len() as u64;
         if self.declared.is_none() {
             return Ok(());
+        }
+        if let Some(package) = &mut self.package
+            && let Err(reason) = package.feed(bytes)
+            && self.strict
+        {
+            let kind = detect(if self.head.is_empty() { bytes } else { &self.head });
+            return Err(match kind {
+                Kind::Tar => Refusal::Package(reason),
+                kind => Refusal::Mismatch { found: kind.to_string() },
+            });
         }
         if self.head.len() < HEAD {
             let room = HEAD - self.head.len();
@@ -153,19 +190,21 @@ impl Inspector {
     }
 
     /// The verdict once all bytes have passed.
-    pub(crate) fn finish(self) -> Result<Sizes, Refusal> {
-        match self.sizes() {
+    pub(crate) fn finish(mut self) -> Result<Sizes, Refusal> {
+        let package = self.package.take();
+        match self.sizes(package) {
             Err(_) if !self.strict => Ok(Sizes { virtual_size: self.total, physical_size: self.total }),
             other => other,
         }
     }
 
-    fn sizes(&self) -> Result<Sizes, Refusal> {
+    fn sizes(&self, package: Option<Package>) -> Result<Sizes, Refusal> {
         let Some(format) = self.declared else {
             return Ok(Sizes { virtual_size: self.total, physical_size: self.total });
         };
         let virtual_size = match (format, self.judge()?) {
             (_, Some(size)) => size,
+            (ImageFormat::Ova, None) => package.unwrap_or_default().size().map_err(Refusal::Package)?,
             // The footer of a fixed disk is its last sector.
             (ImageFormat::Vhd, None) => vhd::fixed(&self.tail)
                 .ok_or_else(|| Refusal::Mismatch { found: detect(&self.head).to_string() })?,
@@ -218,10 +257,8 @@ impl Inspector {
             (ImageFormat::Raw, Kind::Unknown | Kind::BootSector | Kind::Iso | Kind::Luks)
             | (ImageFormat::Vhd, Kind::Unknown | Kind::BootSector)
             | (ImageFormat::Iso, Kind::Iso | Kind::BootSector)
-            | (ImageFormat::Tar, Kind::Tar) => Ok(None),
-            (ImageFormat::Ova | ImageFormat::Zip | ImageFormat::Other, _) => {
-                Err(Refusal::Unsupported(format))
-            }
+            | (ImageFormat::Tar | ImageFormat::Ova, Kind::Tar) => Ok(None),
+            (ImageFormat::Zip | ImageFormat::Other, _) => Err(Refusal::Unsupported(format)),
             _ => Err(mismatch()),
         }
     }

@@ -85,6 +85,12 @@ impl Properties {
         out.into_bytes()
     }
 
+    /// The same with one more.
+    pub(crate) fn with(mut self, key: &str, value: &str) -> Self {
+        self.0.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
     /// A value.
     pub(crate) fn get(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(String::as_str)
