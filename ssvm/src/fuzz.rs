@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt as _;
 
 use crate::{format::Inspector, layout::Properties, transfer::only_file, web::Parts};
 
-const FORMATS: [ImageFormat; 8] = [
+const FORMATS: [ImageFormat; 9] = [
     ImageFormat::Qcow2,
     ImageFormat::Raw,
     ImageFormat::Vhd,
@@ -17,6 +17,7 @@ const FORMATS: [ImageFormat; 8] = [
     ImageFormat::Vdi,
     ImageFormat::Iso,
     ImageFormat::Tar,
+    ImageFormat::Ova,
 ];
 
 /// An image that is declared to be of a format, which the first byte chooses. It comes in two pieces, with room
@@ -67,6 +68,11 @@ pub fn upload(bytes: &[u8]) {
         count
     };
     assert!(all.now_or_never().is_some_and(|count| count <= body.len()));
+}
+
+/// A document that names mirrors.
+pub fn metalink(bytes: &[u8]) {
+    let _ = crate::source::check_metalink(bytes);
 }
 
 /// A property file as it may lie in a store: what is written of it reads the same.

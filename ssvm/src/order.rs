@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use crate::{
     layout::StorePath,
     source::HttpOrder,
-    store::{Node, Origin, StoreError, StoreSpec},
+    store::{Checkpoint, Node, Origin, StoreError, StoreSpec},
     transfer::{Checksum, TransferError},
 };
 
@@ -53,6 +53,8 @@ pub(crate) struct Progress {
     pub(crate) installing: bool,
     /// Where they come from, if what is stored of them can be gone on with.
     pub(crate) origin: Option<Origin>,
+    /// What is stored of them in a bucket.
+    pub(crate) checkpoint: Option<Checkpoint>,
 }
 
 /// One piece of work on a store.
@@ -89,6 +91,8 @@ pub(crate) enum Task {
     Weigh { store: StoreSpec, folders: Vec<StorePath> },
     /// Write a small file whose bytes come in base64.
     Write { store: StoreSpec, path: StorePath, data: Secret },
+    /// Remove what attempts of a job have left of a file.
+    Discard { store: StoreSpec, job: String, path: StorePath },
     /// Remove what broken transfers left behind.
     Sweep { store: StoreSpec, age: u64, live: Vec<String> },
 }
@@ -120,6 +124,8 @@ pub(crate) struct Label {
 pub(crate) struct FetchTask {
     pub(crate) job: String,
     pub(crate) http: HttpOrder,
+    /// Other files of the same snapshot, with their names.
+    pub(crate) others: Vec<(HttpOrder, String)>,
     pub(crate) store: StoreSpec,
     /// Folder of the image.
     pub(crate) folder: StorePath,
@@ -134,6 +140,8 @@ pub(crate) struct FetchTask {
     pub(crate) label: Option<Label>,
     /// What an attempt has left behind whose process died comes from here.
     pub(crate) kept: Option<Origin>,
+    /// How far it was on its way into a bucket.
+    pub(crate) checkpoint: Option<Checkpoint>,
 }
 
 /// A copy.

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Core,
-    jobs::{Job, Stand},
+    jobs::{Job, Record, Stand},
 };
 use crate::{
     layout::{StorePath, image_name, mount_name, name_from_url},
@@ -35,6 +35,8 @@ const STOP: Duration = Duration::from_secs(30);
 const LARGEST: u64 = 50 << 30;
 /// Silence of a source before it is asked anew, in seconds.
 const STALL: u64 = 30;
+/// Most files of a snapshot beside the first.
+const FILES: usize = 99;
 /// Times that a job is taken up again after its worker was lost, and the pause before.
 const RETRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_secs(3);
@@ -142,7 +144,14 @@ impl Core {
     /// Leads a job to its end.
     pub(super) async fn drive(self: Arc<Self>, job: Arc<Job>) {
         let record = job.record();
-        let stand = match self.attempts(&job).await {
+        let result = self.attempts(&job).await;
+        if let Err(failure) = &result
+            && matches!(failure.kind, FailureKind::Aborted | FailureKind::Lost)
+            && let Err(left) = self.discard(&record).await
+        {
+            tracing::warn!(job = record.id, reason = left.text, "what it has left stays for the sweep");
+        }
+        let stand = match result {
             Ok(Outcome::Stored(stored)) => {
                 tracing::info!(job = record.id, path = %stored.path, "downloaded");
                 Stand::Installed(stored)
@@ -157,6 +166,16 @@ impl Core {
         job.end(stand);
     }
 
+    /// Removes what earlier attempts have left: no worker knows of the job.
+    async fn discard(&self, record: &Record) -> Result<(), Failure> {
+        let command = &record.command;
+        let store = command.store.as_ref().ok_or_else(|| Failure::end("no store"))?;
+        let store = self.store(store, command.nfs_version.as_deref()).await?;
+        let task = self.fetch_task(&record.id, command, store.clone())?;
+        let path = task.folder.join(&task.file)?;
+        self.short(Task::Discard { store, job: task.job, path }, Self::SHORT).await.map(|_| ())
+    }
+
     async fn attempts(&self, job: &Job) -> Result<Outcome, Failure> {
         let (mut lost, mut helped) = (0, 0);
         loop {
@@ -165,7 +184,9 @@ impl Core {
                 let store = record.command.store.as_ref().ok_or_else(|| Failure::end("no store"))?;
                 let store = self.store(store, record.command.nfs_version.as_deref()).await?;
                 let mut task = self.fetch_task(&record.id, &record.command, store)?;
-                task.kept = job.take_kept();
+                if let Some((origin, checkpoint)) = job.take_kept() {
+                    (task.kept, task.checkpoint) = (Some(origin), checkpoint);
+                }
                 let task = Task::Fetch(Box::new(task));
                 let stores = super::stores::stores_of(&task);
                 let result = tokio::select! {
@@ -200,16 +221,30 @@ impl Core {
         command: &DownloadCommand,
         store: StoreSpec,
     ) -> Result<FetchTask, Failure> {
-        let url = command.url.clone().unwrap_or_default();
-        let folder = StorePath::parse(command.install_path.as_deref().unwrap_or_default())?;
+        let snapshot = command.resource_type == ResourceType::Snapshot;
+        let mut urls = command.url.as_deref().unwrap_or_default().split('\n').map(str::trim);
+        let url = urls.next().unwrap_or_default().to_owned();
+        let others: Vec<&str> = urls.filter(|url| snapshot && !url.is_empty()).collect();
+        if others.len() > FILES {
+            return Err(Failure::end(format!("a snapshot of more than {FILES} files")));
+        }
+        let mut folder = StorePath::parse(command.install_path.as_deref().unwrap_or_default())?;
         folder.removable()?;
         let name = command.name.clone().unwrap_or_default();
-        let snapshot = command.resource_type == ResourceType::Snapshot;
         let format = if snapshot { None } else { command.format };
         let from_url = || name_from_url(&url).unwrap_or_else(|| id.to_owned());
+        if let Some(inner) = snapshot.then(|| snapshot_folder(&url, !others.is_empty())).flatten() {
+            folder = folder.join(&inner)?;
+        }
+        let named =
+            |url: &str| name_from_url(url).map(|name| (self.http_order(command, url.to_owned()), name));
+        let others = others
+            .into_iter()
+            .map(|url| named(url).ok_or_else(|| Failure::end(format!("Invalid URL: {url}"))));
+        let others = others.collect::<Result<Vec<_>, _>>()?;
         let file = match (&store, format) {
             (_, None) => from_url().replace("_temp", ""),
-            (StoreSpec::Bucket(_), Some(_)) => without_compression(&from_url()).to_owned(),
+            (StoreSpec::Bucket(_), Some(_)) => plain_name(&from_url()).to_owned(),
             (StoreSpec::Folder(_), Some(format)) => image_name(&name, id, format),
         };
         let volume = command.resource_type == ResourceType::Volume;
@@ -227,6 +262,7 @@ impl Core {
         Ok(FetchTask {
             job: id.to_owned(),
             http: self.http_order(command, url),
+            others,
             store,
             folder,
             file,
@@ -235,6 +271,7 @@ impl Core {
             limit: limit.filter(|l| *l > 0).unwrap_or(LARGEST),
             label: (!snapshot).then_some(label),
             kept: None,
+            checkpoint: None,
         })
     }
 
@@ -280,13 +317,23 @@ impl Core {
     }
 }
 
-/// A file name without the ending of a compression that is undone on the way.
-fn without_compression(name: &str) -> &str {
+/// A file name without the endings of what is undone on the way.
+fn plain_name(name: &str) -> &str {
+    let name = name.strip_suffix(".metalink").filter(|n| !n.is_empty()).unwrap_or(name);
     ["gz", "bz2", "xz", "zst"]
         .iter()
         .find_map(|e| name.strip_suffix(&format!(".{e}")))
         .filter(|n| !n.is_empty())
         .unwrap_or(name)
+}
+
+/// The folder of its own that a snapshot has, if there is one: several files have, and one file whose name begins as
+/// its folder does.
+fn snapshot_folder(url: &str, several: bool) -> Option<String> {
+    let (parent, file) = url.split(['?', '#']).next()?.rsplit_once('/')?;
+    let folder = name_from_url(parent)?;
+    let own = several || (file.starts_with(&folder) && folder.bytes().any(|b| !b.is_ascii_digit()));
+    own.then_some(folder)
 }
 
 /// The task itself ends in good order when it is aborted; this comes after that.

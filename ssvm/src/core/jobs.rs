@@ -7,7 +7,7 @@ use std::{
     fs,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use common::channel::message::AnswerBase;
@@ -23,13 +23,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     order::{Progress, Stored},
-    store::Origin,
+    store::{Checkpoint, Origin},
 };
 
 /// Version of the job files.
 const VERSION: u32 = 1;
 /// Jobs that are kept at most.
 const MOST: usize = 10_000;
+/// Between two notes of how far a job is.
+const KEEP: Duration = Duration::from_secs(2);
 /// Ended jobs that nobody asks for are forgotten after this many seconds: 7 days.
 const FORGET: u64 = 7 * 24 * 3600;
 
@@ -65,6 +67,9 @@ pub(crate) struct Kept {
     pub(crate) origin: Origin,
     /// The life of the machine in which they were stored: what a crash of it leaves of a file is not certain.
     pub(crate) boot: String,
+    /// How far they were on their way into a bucket, which no crash here touches.
+    #[serde(default)]
+    pub(crate) checkpoint: Option<Checkpoint>,
 }
 
 /// The present life of the machine.
@@ -137,22 +142,29 @@ impl Job {
 
     /// Remembers where the bytes of the present attempt come from.
     pub(crate) async fn remember(&self) -> Infallible {
-        let mut progress = self.progress.subscribe();
-        if let Ok(progress) = progress.wait_for(|progress| progress.origin.is_some()).await
-            && let Some(origin) = progress.origin.clone()
-        {
-            self.keep(Some(Kept { origin, boot: boot() }));
+        let mut seen = self.progress.subscribe();
+        loop {
+            let known = seen.borrow_and_update().clone();
+            if let Some(origin) = known.origin {
+                self.keep(Some(Kept { origin, boot: boot(), checkpoint: known.checkpoint }));
+                tokio::time::sleep(KEEP).await;
+            }
+            // The sender is this job's own.
+            let _ = seen.changed().await;
         }
-        std::future::pending().await
     }
 
     /// Where the bytes come from that earlier attempts have left, if they can be relied on. The next attempt
     /// remembers anew.
-    pub(crate) fn take_kept(&self) -> Option<Origin> {
-        self.progress.send_modify(|progress| progress.origin = None);
+    pub(crate) fn take_kept(&self) -> Option<(Origin, Option<Checkpoint>)> {
+        self.progress.send_modify(|progress| (progress.origin, progress.checkpoint) = (None, None));
         let kept = self.record().kept?;
-        self.keep(None);
-        (!kept.boot.is_empty() && kept.boot == boot()).then_some(kept.origin)
+        let lasts = kept.checkpoint.is_some() || (!kept.boot.is_empty() && kept.boot == boot());
+        // What is in a bucket stays good if this attempt dies before it has brought more.
+        if kept.checkpoint.is_none() {
+            self.keep(None);
+        }
+        lasts.then_some((kept.origin, kept.checkpoint))
     }
 
     fn keep(&self, kept: Option<Kept>) {

@@ -31,6 +31,10 @@ const SILENCE_LIMIT: u64 = 50_000;
 const RETRIES: i64 = 3;
 /// Longest wait for a short task.
 const SHORT: Duration = Duration::from_secs(60);
+/// Longest wait until an export is there, which goes on being mounted after it.
+const REACH: Duration = Duration::from_secs(55);
+/// Longest wait for the rights of a folder to be changed.
+const OPENING: Duration = Duration::from_secs(20);
 /// Longest wait for the address of an endpoint.
 const LOOKUP: Duration = Duration::from_secs(10);
 
@@ -53,11 +57,7 @@ impl Core {
     async fn export(&self, nfs: &NfsTO, version: Option<&str>) -> Result<StoreSpec, Failure> {
         let url = nfs.url.clone().unwrap_or_default();
         let version = version.or(nfs.nfs_version.as_deref()).or(self.identity.get("nfsVersion"));
-        let ready = match mount::export(&url, version).await {
-            Ok(export) => self.mounted(&export, false).await,
-            Err(error) => Err(error),
-        };
-        ready.map(StoreSpec::Folder).map_err(|error| {
+        self.reach(&url, version).await.map(StoreSpec::Folder).map_err(|error| {
             let shown = url.split('?').next().unwrap_or_default();
             Failure::end(format!(
                 "Failed to get root directory from secondary storage URL [{shown}], using NFS version \
@@ -65,6 +65,16 @@ impl Core {
                 version.unwrap_or("null")
             ))
         })
+    }
+
+    /// The folder of an export that a URL names, within the time that a command may wait.
+    pub(super) async fn reach(&self, url: &str, version: Option<&str>) -> Result<String, mount::MountError> {
+        let reached = async {
+            let export = mount::export(url, version).await?;
+            self.mounted(&export, false).await
+        };
+        let late = |_| mount::MountError::Late { seconds: REACH.as_secs() };
+        timeout(REACH, reached).await.unwrap_or_else(|e| Err(late(e)))
     }
 
     /// The folder of an export.
@@ -194,9 +204,8 @@ impl Core {
                 for (store, path) in stores {
                     if let (StoreSpec::Folder(root), Some(path)) = (store, path) {
                         let (root, path) = (root.clone(), path.clone());
-                        any |= spawn_blocking(move || crate::store::open_up(&root, &path))
-                            .await
-                            .unwrap_or(false);
+                        let opened = spawn_blocking(move || crate::store::open_up(&root, &path));
+                        any |= matches!(timeout(OPENING, opened).await, Ok(Ok(true)));
                     }
                 }
                 any
@@ -220,6 +229,7 @@ pub(super) fn stores_of(task: &Task) -> Vec<(StoreSpec, Option<StorePath>)> {
         | Task::Move { store, from: path, .. }
         | Task::Parts { store, path }
         | Task::Check { store, path }
+        | Task::Discard { store, path, .. }
         | Task::Write { store, path, .. }
         | Task::Sum { store, path, .. } => vec![(store.clone(), Some(path.clone()))],
         Task::Browse { store, path, .. } => vec![(store.clone(), path.clone())],

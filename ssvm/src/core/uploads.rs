@@ -25,7 +25,7 @@ use super::{Core, jobs::new_id, web::now};
 use crate::{
     layout::{StorePath, image_name},
     order::{Label, Outcome, Stored, Task},
-    store::{StoreSpec, temporary_name},
+    store::{StoreSpec, temporaries},
     transfer::Checksum,
     web::{ADVANCE, Advance, BEGIN, Begin, END, End, Receive, Verdict},
 };
@@ -264,10 +264,12 @@ impl Core {
     pub(super) async fn uploads_running(&self, running: BTreeSet<String>) {
         let running = running.into_iter().map(|uuid| uuid.to_ascii_lowercase()).collect();
         for task in self.uploads.lose(&running) {
-            let Ok(path) = task.folder.join(&temporary_name(&task.job)) else { continue };
-            if let Err(failure) = self.short(Task::RemoveFile { store: task.store, path }, Self::SHORT).await
-            {
-                tracing::warn!(reason = failure.text, "a part of an upload stays for the sweep");
+            for name in temporaries(&task.job) {
+                let Ok(path) = task.folder.join(&name) else { continue };
+                let remove = Task::RemoveFile { store: task.store.clone(), path };
+                if let Err(failure) = self.short(remove, Self::SHORT).await {
+                    tracing::warn!(reason = failure.text, "a part of an upload stays for the sweep");
+                }
             }
         }
     }

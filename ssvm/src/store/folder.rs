@@ -5,25 +5,21 @@ use std::{
     io::{Read as _, Seek as _, SeekFrom, Write as _},
     os::fd::OwnedFd,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
+use super::{
+    Expected, Found, Listed, Node, Sink, Source, SourceError, Store, StoreError, StoreResult, Usage, beneath,
+    gate::Gate, job_of_temporary, temporaries, temporary_beside, temporary_name,
+};
+use crate::layout::StorePath;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use rustix::{
     fs::{AtFlags, Mode, OFlags},
     io::Errno,
 };
-use tokio::{task::spawn_blocking, time::timeout};
 
-use super::{
-    Expected, Found, Listed, Node, Sink, Source, SourceError, Store, StoreError, StoreResult, Usage, beneath,
-    job_of_temporary, temporary_name,
-};
-use crate::layout::StorePath;
-
-/// Longest wait for the file system.
-const LIMIT: Duration = Duration::from_secs(50);
 /// Bytes read at once.
 const CHUNK: usize = 1024 * 1024;
 /// Blocks of zeros of this size are left out of a file.
@@ -35,36 +31,25 @@ const FILE_MODE: u32 = 0o666;
 #[derive(Debug)]
 pub(crate) struct FolderStore {
     root: Arc<OwnedFd>,
+    gate: Gate,
     job: String,
-}
-
-/// Runs a call that may hang with the server behind the mount.
-async fn bounded<T: Send + 'static>(
-    call: impl FnOnce() -> StoreResult<T> + Send + 'static,
-) -> StoreResult<T> {
-    match timeout(LIMIT, spawn_blocking(call)).await {
-        Ok(Ok(result)) => result,
-        Ok(Err(join)) => Err(StoreError::Other { what: "file system".into(), reason: join.to_string() }),
-        Err(_) => Err(StoreError::Silent(LIMIT.as_secs())),
-    }
 }
 
 impl FolderStore {
     /// Opens the folder; `job` names temporary files.
     pub(crate) async fn open(path: &str, job: &str) -> StoreResult<Self> {
-        let (path, job) = (path.to_owned(), job.to_owned());
-        bounded(move || {
+        let (path, job, gate) = (path.to_owned(), job.to_owned(), Gate::of(path));
+        let root = gate.pass(move || {
             let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-            let root = rustix::fs::open(path.as_str(), flags, Mode::empty())
-                .map_err(|e| beneath::error(&path, e))?;
-            Ok(Self { root: Arc::new(root), job })
-        })
-        .await
+            rustix::fs::open(path.as_str(), flags, Mode::empty()).map_err(|e| beneath::error(&path, e))
+        });
+        Ok(Self { root: Arc::new(root.await?), gate, job })
     }
 }
 
 /// An open file of a folder, to be read from anywhere.
 pub(crate) struct Served {
+    gate: Gate,
     path: StorePath,
     file: File,
     /// In bytes.
@@ -77,15 +62,16 @@ impl Served {
     /// So many bytes of it from an offset on.
     pub(crate) fn into_source(mut self, from: u64, length: u64) -> StoreResult<Box<dyn Source>> {
         self.file.seek(SeekFrom::Start(from)).map_err(|e| beneath::io_error(&self.path, &e))?;
-        Ok(Box::new(FolderSource { path: self.path, file: Some(self.file), size: length, left: length }))
+        let Self { gate, path, file, .. } = self;
+        Ok(Box::new(FolderSource { gate, path, file: Some(file), size: length, left: length }))
     }
 }
 
 impl FolderStore {
     /// Opens a regular file; links are not followed.
     pub(crate) async fn served(&self, path: &StorePath) -> StoreResult<Served> {
-        let (root, path) = (Arc::clone(&self.root), path.clone());
-        bounded(move || {
+        let (root, path, gate) = (Arc::clone(&self.root), path.clone(), self.gate.clone());
+        let call = move || {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
             let file = match beneath::open(&root, path.as_str(), flags, 0) {
                 // A link lies in the way.
@@ -97,9 +83,10 @@ impl FolderStore {
                 return Err(StoreError::Missing(path.to_string()));
             }
             let modified = meta.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
-            Ok(Served { path, file, size: meta.len(), modified: modified.map_or(0, |d| d.as_secs()) })
-        })
-        .await
+            let modified = modified.map_or(0, |d| d.as_secs());
+            Ok(Served { gate, path, file, size: meta.len(), modified })
+        };
+        self.gate.pass(call).await
     }
 }
 
@@ -110,14 +97,15 @@ impl Store for FolderStore {
         expected: Expected,
     ) -> BoxFuture<'a, StoreResult<Box<dyn Sink>>> {
         let (root, path, job) = (Arc::clone(&self.root), path.clone(), self.job.clone());
-        Box::pin(bounded(move || {
+        let gate = self.gate.clone();
+        Box::pin(self.gate.pass(move || {
             let folder = beneath::make_folders(&root, path.parent().as_ref())?;
             let space = rustix::fs::fstatvfs(&folder).map_err(|e| beneath::error(&path, e))?;
             let free = space.f_bavail.saturating_mul(space.f_frsize);
             if expected.size.is_some_and(|size| size.saturating_sub(expected.kept) > free) {
                 return Err(StoreError::Full(format!("{free} bytes are free for {path}")));
             }
-            let temporary = temporary_name(&job);
+            let temporary = if expected.beside { temporary_beside(&job) } else { temporary_name(&job) };
             let how = if expected.kept > 0 { OFlags::empty() } else { OFlags::CREATE | OFlags::TRUNC };
             let flags = OFlags::WRONLY | OFlags::NOFOLLOW | how;
             let mode = if expected.kept > 0 { 0 } else { FILE_MODE };
@@ -126,7 +114,7 @@ impl Store for FolderStore {
             let mut file = File::from(file);
             file.seek(SeekFrom::Start(expected.kept)).map_err(|e| beneath::io_error(&path, &e))?;
             let open = Open { folder, temporary, file: Some(file), size: 0, skip: expected.kept };
-            Ok(Box::new(FolderSink { path, open: Arc::new(Mutex::new(open)) }) as Box<dyn Sink>)
+            Ok(Box::new(FolderSink { gate, path, open: Arc::new(Mutex::new(open)) }) as Box<dyn Sink>)
         }))
     }
 
@@ -147,7 +135,11 @@ impl Store for FolderStore {
     fn discard<'a>(&'a self, path: &'a StorePath) -> BoxFuture<'a, StoreResult<()>> {
         Box::pin(async move {
             let Some(folder) = path.parent() else { return Ok(()) };
-            if self.remove_file(&folder.join(&temporary_name(&self.job))?).await? {
+            let mut any = false;
+            for name in temporaries(&self.job) {
+                any |= self.remove_file(&folder.join(&name)?).await?;
+            }
+            if any {
                 self.tidy(&folder).await?;
             }
             Ok(())
@@ -164,7 +156,7 @@ impl Store for FolderStore {
 
     fn find<'a>(&'a self, path: &'a StorePath) -> BoxFuture<'a, StoreResult<Found>> {
         let (root, path) = (Arc::clone(&self.root), path.clone());
-        Box::pin(bounded(move || {
+        Box::pin(self.gate.pass(move || {
             let file = match beneath::open(&root, path.as_str(), OFlags::PATH | OFlags::NOFOLLOW, 0) {
                 Ok(file) => file,
                 Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Found::Nothing),
@@ -183,7 +175,7 @@ impl Store for FolderStore {
 
     fn list<'a>(&'a self, folder: &'a StorePath) -> BoxFuture<'a, StoreResult<Vec<Listed>>> {
         let (root, path) = (Arc::clone(&self.root), folder.clone());
-        Box::pin(bounded(move || {
+        Box::pin(self.gate.pass(move || {
             let mut list = Vec::new();
             let folder = match beneath::open_folder(&root, Some(&path)) {
                 Ok(folder) => folder,
@@ -205,7 +197,7 @@ impl Store for FolderStore {
 
     fn remove_file<'a>(&'a self, path: &'a StorePath) -> BoxFuture<'a, StoreResult<bool>> {
         let (root, path) = (Arc::clone(&self.root), path.clone());
-        Box::pin(bounded(move || {
+        Box::pin(self.gate.pass(move || {
             let folder = match beneath::open_folder(&root, path.parent().as_ref()) {
                 Ok(folder) => folder,
                 Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
@@ -226,7 +218,7 @@ impl Store for FolderStore {
     ) -> BoxFuture<'a, StoreResult<bool>> {
         let (root, path) = (Arc::clone(&self.root), path.clone());
         let expendable: Vec<String> = expendable.iter().map(|name| (*name).to_owned()).collect();
-        Box::pin(bounded(move || {
+        Box::pin(self.gate.pass(move || {
             let expendable: Vec<&str> = expendable.iter().map(String::as_str).collect();
             beneath::remove_folder(&root, &path, &expendable)
         }))
@@ -234,7 +226,7 @@ impl Store for FolderStore {
 
     fn tidy<'a>(&'a self, folder: &'a StorePath) -> BoxFuture<'a, StoreResult<()>> {
         let (root, path) = (Arc::clone(&self.root), folder.clone());
-        Box::pin(bounded(move || {
+        Box::pin(self.gate.pass(move || {
             let gone = beneath::open_folder(&root, path.parent().as_ref())
                 .and_then(|parent| rustix::fs::unlinkat(&parent, path.name(), AtFlags::REMOVEDIR));
             match gone {
@@ -246,7 +238,7 @@ impl Store for FolderStore {
 
     fn rename<'a>(&'a self, from: &'a StorePath, to: &'a StorePath) -> BoxFuture<'a, StoreResult<()>> {
         let (root, from, to) = (Arc::clone(&self.root), from.clone(), to.clone());
-        Box::pin(bounded(move || {
+        Box::pin(self.gate.pass(move || {
             let source =
                 beneath::open_folder(&root, from.parent().as_ref()).map_err(|e| beneath::error(&from, e))?;
             let target = beneath::make_folders(&root, to.parent().as_ref())?;
@@ -261,12 +253,12 @@ impl Store for FolderStore {
 
     fn browse<'a>(&'a self, path: Option<&'a StorePath>) -> BoxFuture<'a, StoreResult<Option<Vec<Node>>>> {
         let (root, path) = (Arc::clone(&self.root), path.cloned());
-        Box::pin(bounded(move || beneath::browse(&root, path.as_ref())))
+        Box::pin(self.gate.pass(move || beneath::browse(&root, path.as_ref())))
     }
 
     fn usage(&self) -> BoxFuture<'_, StoreResult<Usage>> {
         let root = Arc::clone(&self.root);
-        Box::pin(bounded(move || {
+        Box::pin(self.gate.pass(move || {
             let stat = rustix::fs::fstatvfs(&root).map_err(|e| beneath::error("the store", e))?;
             let capacity = stat.f_blocks.saturating_mul(stat.f_frsize);
             let free = stat.f_bfree.saturating_mul(stat.f_frsize);
@@ -276,7 +268,7 @@ impl Store for FolderStore {
 
     fn sweep<'a>(&'a self, age: u64, live: &'a [String]) -> BoxFuture<'a, StoreResult<u64>> {
         let (root, live) = (Arc::clone(&self.root), live.to_vec());
-        Box::pin(bounded(move || {
+        Box::pin(self.gate.pass(move || {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
             let mut removed = 0;
             for kind in ["template", "volumes", "snapshots", "configdrive"] {
@@ -319,6 +311,7 @@ struct Open {
 }
 
 struct FolderSink {
+    gate: Gate,
     path: StorePath,
     /// Held by the call that is under way, also after whoever waited for it has gone: the next call
     /// waits for its end.
@@ -332,7 +325,7 @@ impl FolderSink {
         call: impl FnOnce(&mut Open) -> StoreResult<()> + Send + 'static,
     ) -> StoreResult<()> {
         let open = Arc::clone(&self.open);
-        bounded(move || call(&mut open.lock().unwrap_or_else(PoisonError::into_inner))).await
+        self.gate.pass(move || call(&mut open.lock().unwrap_or_else(PoisonError::into_inner))).await
     }
 }
 
@@ -403,6 +396,7 @@ fn write_sparse(file: &mut File, mut bytes: &[u8]) -> std::io::Result<()> {
 }
 
 struct FolderSource {
+    gate: Gate,
     path: StorePath,
     file: Option<File>,
     size: u64,
@@ -420,17 +414,17 @@ impl Source for FolderSource {
                 return Ok(None);
             }
             let Some(mut file) = self.file.take() else {
-                return Err(StoreError::Silent(LIMIT.as_secs()).into());
+                return Err(StoreError::Silent(Gate::LIMIT.as_secs()).into());
             };
             let path = self.path.clone();
             let want = CHUNK.min(usize::try_from(self.left).unwrap_or(CHUNK));
-            let (file, bytes) = bounded(move || {
+            let call = move || {
                 let mut bytes = BytesMut::zeroed(want);
                 let got = file.read(&mut bytes).map_err(|e| beneath::io_error(&path, &e))?;
                 bytes.truncate(got);
                 Ok((file, bytes))
-            })
-            .await?;
+            };
+            let (file, bytes) = self.gate.pass(call).await?;
             if bytes.is_empty() {
                 return Err(SourceError::Remote(format!("{} became shorter while it was read", self.path)));
             }

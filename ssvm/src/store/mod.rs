@@ -8,6 +8,7 @@ mod beneath;
 #[cfg(test)]
 pub(crate) mod failing;
 mod folder;
+mod gate;
 mod s3;
 mod signature;
 mod spec;
@@ -22,7 +23,10 @@ pub(crate) use folder::FolderStore;
 pub(crate) use s3::S3Store;
 pub(crate) use spec::{BucketSpec, StoreSpec};
 
-use crate::layout::{PathError, StorePath};
+use crate::{
+    layout::{PathError, StorePath},
+    transfer::Algorithm,
+};
 
 /// Why a store did not do what was asked. What was there before is still there.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +72,8 @@ pub(crate) struct Expected {
     /// So many of the first bytes are there from an earlier attempt, see [`Store::kept`]. They are written once
     /// more, to no effect.
     pub(crate) kept: u64,
+    /// It is written beside the file that the job is about, and never gone on with.
+    pub(crate) beside: bool,
 }
 
 /// A file of a store.
@@ -75,6 +81,37 @@ pub(crate) struct Expected {
 pub(crate) struct Listed {
     pub(crate) path: StorePath,
     pub(crate) size: u64,
+}
+
+/// How far an object is on its way into a bucket, so that another process can go on with it: all that is needed, but
+/// the bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Checkpoint {
+    pub(crate) stored: Stored,
+    /// Of the checksum's computation.
+    pub(crate) algorithm: Algorithm,
+    /// What that knew after these parts.
+    pub(crate) state: String,
+    /// SHA-256 of what the inspection looks at, in hex.
+    pub(crate) head: String,
+}
+
+/// Parts of an object that the service has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stored {
+    /// Number of the upload at the service.
+    pub(crate) upload: String,
+    /// Bytes of each part.
+    pub(crate) part: u64,
+    /// So many of them, without a gap.
+    pub(crate) parts: u64,
+}
+
+impl Stored {
+    /// Bytes of them all.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.part.saturating_mul(self.parts)
+    }
 }
 
 /// How full a store is, in bytes.
@@ -114,6 +151,15 @@ pub(crate) trait Store: Send + Sync {
 
     /// What an attempt to write `path` has left behind whose process has died: the first bytes of what it wrote.
     fn kept<'a>(&'a self, path: &'a StorePath) -> BoxFuture<'a, StoreResult<Option<Box<dyn Source>>>>;
+
+    /// Goes on with an object of which a service has these parts; `None` where it has not.
+    fn go_on<'a>(
+        &'a self,
+        _path: &'a StorePath,
+        _stored: &'a Stored,
+    ) -> BoxFuture<'a, StoreResult<Option<Box<dyn Sink>>>> {
+        Box::pin(async { Ok(None) })
+    }
 
     /// Removes what attempts to write `path` have left behind whose process has died.
     fn discard<'a>(&'a self, path: &'a StorePath) -> BoxFuture<'a, StoreResult<()>>;
@@ -164,6 +210,16 @@ pub(crate) trait Sink: Send {
     /// Takes the next bytes.
     fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, StoreResult<()>>;
 
+    /// What another process could go on with, if there is such.
+    fn stored(&mut self) -> Option<Stored> {
+        None
+    }
+
+    /// Bytes of a part, where there are parts that another process could go on with.
+    fn part(&self) -> Option<u64> {
+        None
+    }
+
     /// Makes the file appear at its path, whole and safe from a power cut.
     fn finish(&mut self) -> BoxFuture<'_, StoreResult<()>>;
 
@@ -210,7 +266,18 @@ pub(crate) fn temporary_name(job: &str) -> String {
     format!("dnld{job}tmp_")
 }
 
+/// Name of the temporary file for what a job writes beside the file that it is about.
+fn temporary_beside(job: &str) -> String {
+    format!("dnld{job}+tmp_")
+}
+
+/// Names of all temporary files of a job.
+pub(crate) fn temporaries(job: &str) -> [String; 2] {
+    [temporary_name(job), temporary_beside(job)]
+}
+
 /// The job of a temporary file.
 pub(crate) fn job_of_temporary(name: &str) -> Option<&str> {
-    name.strip_prefix("dnld")?.strip_suffix("tmp_")
+    let job = name.strip_prefix("dnld")?.strip_suffix("tmp_")?;
+    Some(job.strip_suffix('+').unwrap_or(job))
 }

@@ -17,7 +17,7 @@ use futures_util::future::BoxFuture;
 
 use super::{
     BucketSpec, Expected, Found, Listed, Node, Sink, Source, SourceError, Store, StoreError, StoreResult,
-    Usage,
+    Stored, Usage,
 };
 use crate::{
     layout::StorePath,
@@ -136,6 +136,17 @@ impl Store for S3Store {
 
     fn kept<'a>(&'a self, _path: &'a StorePath) -> BoxFuture<'a, StoreResult<Option<Box<dyn Source>>>> {
         Box::pin(async { Ok(None) })
+    }
+
+    fn go_on<'a>(
+        &'a self,
+        path: &'a StorePath,
+        stored: &'a Stored,
+    ) -> BoxFuture<'a, StoreResult<Option<Box<dyn Sink>>>> {
+        Box::pin(async move {
+            let upload = Upload::go_on(self.clone(), path.clone(), stored).await?;
+            Ok(upload.map(|upload| Box::new(upload) as Box<dyn Sink>))
+        })
     }
 
     fn discard<'a>(&'a self, path: &'a StorePath) -> BoxFuture<'a, StoreResult<()>> {

@@ -6,18 +6,19 @@ use std::{
 };
 
 use aws_sdk_s3::{
+    error::ProvideErrorMetadata as _,
     primitives::ByteStream,
     types::{CompletedMultipartUpload, CompletedPart},
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
-};
+use tokio::{sync::Semaphore, task::JoinSet};
 
-use super::{Expected, Found, S3Store, Sink, Store as _, StoreError, StoreResult, s3::error};
-use crate::{layout::StorePath, transfer::budget};
+use super::{Expected, Found, S3Store, Sink, Store as _, StoreError, StoreResult, Stored, s3::error};
+use crate::{
+    layout::StorePath,
+    transfer::budget::{self, Buffer},
+};
 
 /// Smallest part in bytes; objects up to this size are written by one request.
 const SMALLEST_PART: u64 = 8 * 1024 * 1024;
@@ -36,14 +37,15 @@ pub(super) struct Upload {
     store: S3Store,
     path: StorePath,
     part: u64,
-    buffer: BytesMut,
-    room: Option<OwnedSemaphorePermit>,
+    buffer: Option<Buffer>,
     written: u64,
     begun: Option<String>,
     parts: JoinSet<StoreResult<CompletedPart>>,
     done: Vec<CompletedPart>,
     count: i32,
     slots: Arc<Semaphore>,
+    /// Of a part; the next call tells it.
+    failure: Option<StoreError>,
 }
 
 impl Upload {
@@ -52,26 +54,80 @@ impl Upload {
             store,
             path,
             part: part_size(expected.size.unwrap_or(expected.limit)),
-            buffer: BytesMut::new(),
-            room: None,
+            buffer: None,
             written: 0,
             begun: None,
             parts: JoinSet::new(),
             done: Vec::new(),
             count: 0,
             slots: Arc::new(Semaphore::new(PARALLEL)),
+            failure: None,
         }
+    }
+
+    /// Goes on with the parts that the service has; `None` where it does not have them all.
+    pub(super) async fn go_on(store: S3Store, path: StorePath, stored: &Stored) -> StoreResult<Option<Self>> {
+        let list =
+            store.client.list_parts().bucket(&store.bucket).key(path.as_str()).upload_id(&stored.upload);
+        let mut pages = list.into_paginator().send();
+        let mut done = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = match page {
+                Ok(page) => page,
+                Err(e) if e.code() == Some("NoSuchUpload") => return Ok(None),
+                Err(e) => return Err(error(&path, &e)),
+            };
+            for part in page.parts.unwrap_or_default() {
+                let number = part.part_number.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+                if number > stored.parts {
+                    continue;
+                }
+                if part.size.and_then(|s| u64::try_from(s).ok()) != Some(stored.part) {
+                    return Ok(None);
+                }
+                done.push(
+                    CompletedPart::builder().set_part_number(part.part_number).set_e_tag(part.e_tag).build(),
+                );
+            }
+        }
+        let Ok(count) = i32::try_from(done.len()) else { return Ok(None) };
+        if done.len() as u64 != stored.parts || stored.part < SMALLEST_PART {
+            return Ok(None);
+        }
+        let expected = Expected { size: None, limit: 0, kept: 0, beside: false };
+        let begun = Some(stored.upload.clone());
+        Ok(Some(Self {
+            part: stored.part,
+            written: stored.bytes(),
+            begun,
+            done,
+            count,
+            ..Self::new(store, path, expected)
+        }))
+    }
+
+    /// Takes note of the parts that have arrived.
+    fn gather(&mut self) -> StoreResult<()> {
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
+        while let Some(part) = self.parts.try_join_next() {
+            self.done.push(joined(part)?);
+        }
+        Ok(())
     }
 
     async fn take(&mut self, mut bytes: Bytes) -> StoreResult<()> {
         self.written += bytes.len() as u64;
         while !bytes.is_empty() {
-            if self.room.is_none() {
-                self.room = budget::reserve(self.part).await;
-            }
-            let room = usize::try_from(self.part).unwrap_or(usize::MAX) - self.buffer.len();
-            self.buffer.extend_from_slice(&bytes.split_to(bytes.len().min(room)));
-            if self.buffer.len() as u64 >= self.part {
+            let mut buffer = match self.buffer.take() {
+                Some(buffer) => buffer,
+                None => budget::part(self.part).await,
+            };
+            buffer.take(&mut bytes);
+            let full = buffer.room() == 0;
+            self.buffer = Some(buffer);
+            if full {
                 self.send_part().await?;
             }
         }
@@ -80,13 +136,11 @@ impl Upload {
 
     async fn send_part(&mut self) -> StoreResult<()> {
         let id = self.begin().await?;
-        while let Some(part) = self.parts.try_join_next() {
-            self.done.push(joined(part)?);
-        }
+        self.gather()?;
         let slot = Arc::clone(&self.slots).acquire_owned().await;
         self.count += 1;
         let (number, store, path) = (self.count, self.store.clone(), self.path.clone());
-        let (body, room) = (self.buffer.split().freeze(), self.room.take());
+        let body = self.buffer.take().map(Buffer::freeze).unwrap_or_default();
         self.parts.spawn(async move {
             let request = store
                 .client
@@ -101,7 +155,7 @@ impl Upload {
             } else {
                 request.send().await
             };
-            drop((slot, room));
+            drop(slot);
             let part = sent.map_err(|e| error(format_args!("part {number} of {path}"), &e))?;
             Ok(CompletedPart::builder().part_number(number).set_e_tag(part.e_tag).build())
         });
@@ -123,9 +177,10 @@ impl Upload {
     }
 
     async fn complete(&mut self) -> StoreResult<()> {
+        self.gather()?;
         if self.begun.is_none() {
             let S3Store { client, bucket, .. } = &self.store;
-            let body = ByteStream::from(self.buffer.split().freeze());
+            let body = ByteStream::from(self.buffer.take().map(Buffer::freeze).unwrap_or_default());
             client
                 .put_object()
                 .bucket(bucket)
@@ -135,7 +190,7 @@ impl Upload {
                 .await
                 .map_err(|e| error(&self.path, &e))?;
         } else {
-            if !self.buffer.is_empty() {
+            if self.buffer.is_some() {
                 self.send_part().await?;
             }
             while let Some(part) = self.parts.join_next().await {
@@ -155,7 +210,6 @@ impl Upload {
                 .map_err(|e| error(&self.path, &e))?;
             self.begun = None;
         }
-        self.room = None;
         match self.store.find(&self.path).await? {
             Found::File(size) if size == self.written => Ok(()),
             found => Err(StoreError::Other {
@@ -173,6 +227,18 @@ fn joined(part: Result<StoreResult<CompletedPart>, tokio::task::JoinError>) -> S
 impl Sink for Upload {
     fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, StoreResult<()>> {
         Box::pin(self.take(bytes))
+    }
+
+    fn stored(&mut self) -> Option<Stored> {
+        self.failure = self.gather().err();
+        let upload = self.begun.clone()?;
+        self.done.sort_by_key(|part| part.part_number);
+        let whole = (1..).zip(&self.done).take_while(|(n, part)| part.part_number == Some(*n)).count() as u64;
+        (whole > 0).then_some(Stored { upload, part: self.part, parts: whole })
+    }
+
+    fn part(&self) -> Option<u64> {
+        Some(self.part)
     }
 
     fn finish(&mut self) -> BoxFuture<'_, StoreResult<()>> {

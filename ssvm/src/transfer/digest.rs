@@ -5,7 +5,10 @@ use std::fmt;
 use md5::Md5;
 use serde::{Deserialize, Serialize};
 use sha1::Sha1;
-use sha2::{Sha224, Sha256, Sha384, Sha512, digest::DynDigest};
+use sha2::{
+    Sha224, Sha256, Sha384, Sha512,
+    digest::{Digest, common::hazmat::SerializableState},
+};
 
 /// A checksum algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,7 +56,7 @@ impl Algorithm {
 
     /// A computation that has seen nothing yet.
     pub(crate) fn hasher(self) -> Hasher {
-        let state: Box<dyn DynDigest + Send> = match self {
+        let state: Box<dyn State> = match self {
             Self::Md5 => Box::new(Md5::default()),
             Self::Sha1 => Box::new(Sha1::default()),
             Self::Sha224 => Box::new(Sha224::default()),
@@ -62,6 +65,20 @@ impl Algorithm {
             Self::Sha512 => Box::new(Sha512::default()),
         };
         Hasher { algorithm: self, state }
+    }
+
+    /// A computation as [`Hasher::kept`] has kept it; `None` where it is none of this algorithm.
+    pub(crate) fn restored(self, kept: &str) -> Option<Hasher> {
+        let bytes = hex::decode(kept).ok()?;
+        let state: Box<dyn State> = match self {
+            Self::Md5 => Box::new(restored::<Md5>(&bytes)?),
+            Self::Sha1 => Box::new(restored::<Sha1>(&bytes)?),
+            Self::Sha224 => Box::new(restored::<Sha224>(&bytes)?),
+            Self::Sha256 => Box::new(restored::<Sha256>(&bytes)?),
+            Self::Sha384 => Box::new(restored::<Sha384>(&bytes)?),
+            Self::Sha512 => Box::new(restored::<Sha512>(&bytes)?),
+        };
+        Some(Hasher { algorithm: self, state })
     }
 }
 
@@ -102,10 +119,35 @@ impl fmt::Display for Checksum {
     }
 }
 
+/// What a computation knows.
+trait State: Send {
+    fn update(&mut self, bytes: &[u8]);
+    fn end(self: Box<Self>) -> Vec<u8>;
+    fn bytes(&self) -> Vec<u8>;
+}
+
+impl<D: Digest + SerializableState + Send> State for D {
+    fn update(&mut self, bytes: &[u8]) {
+        Digest::update(self, bytes);
+    }
+
+    fn end(self: Box<Self>) -> Vec<u8> {
+        Digest::finalize(*self).to_vec()
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        self.serialize().to_vec()
+    }
+}
+
+fn restored<D: SerializableState>(bytes: &[u8]) -> Option<D> {
+    D::deserialize(bytes.try_into().ok()?).ok()
+}
+
 /// A checksum in the making.
 pub(crate) struct Hasher {
     algorithm: Algorithm,
-    state: Box<dyn DynDigest + Send>,
+    state: Box<dyn State>,
 }
 
 impl Hasher {
@@ -114,9 +156,14 @@ impl Hasher {
         self.state.update(bytes);
     }
 
+    /// What it knows so far, as text.
+    pub(crate) fn kept(&self) -> String {
+        hex::encode(self.state.bytes())
+    }
+
     /// The checksum of all bytes seen.
     pub(crate) fn finish(self) -> Checksum {
-        Checksum { algorithm: self.algorithm, hex: hex::encode(self.state.finalize()) }
+        Checksum { algorithm: self.algorithm, hex: hex::encode(self.state.end()) }
     }
 }
 
@@ -138,6 +185,19 @@ mod tests {
         assert_eq!(sum(Algorithm::Sha1), "{SHA-1}a9993e364706816aba3e25717850c26c9cd0d89d");
         assert!(sum(Algorithm::Sha256).starts_with("{SHA-256}ba7816bf"));
         assert!(sum(Algorithm::Sha512).starts_with("{SHA-512}ddaf35a1"));
+    }
+
+    #[test]
+    fn a_computation_is_gone_on_with() {
+        for algorithm in Algorithm::ALL {
+            let (mut whole, mut begun) = (algorithm.hasher(), algorithm.hasher());
+            whole.update(&[7; 1000]);
+            begun.update(&[7; 333]);
+            let mut rest = algorithm.restored(&begun.kept()).unwrap();
+            rest.update(&[7; 667]);
+            assert_eq!(rest.finish(), whole.finish());
+            assert!(algorithm.restored("00").is_none() && algorithm.restored("no").is_none());
+        }
     }
 
     #[test]

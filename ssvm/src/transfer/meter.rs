@@ -1,11 +1,11 @@
 //! How far a transfer is; written by the pipeline, read by whoever reports.
 
 use std::sync::{
-    Arc, OnceLock,
+    Arc, Mutex, OnceLock, PoisonError,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use crate::store::Origin;
+use crate::store::{Checkpoint, Origin};
 
 /// What a transfer is busy with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +27,7 @@ struct Counters {
     total: AtomicU64,
     installing: AtomicBool,
     origin: OnceLock<Origin>,
+    checkpoint: Mutex<Option<Checkpoint>>,
 }
 
 impl Meter {
@@ -49,6 +50,16 @@ impl Meter {
     /// Where the bytes come from, if they are stored as they come.
     pub(crate) fn origin(&self) -> Option<Origin> {
         self.0.origin.get().cloned()
+    }
+
+    /// So much is stored that another process could go on with.
+    pub(crate) fn keep(&self, checkpoint: Checkpoint) {
+        *self.0.checkpoint.lock().unwrap_or_else(PoisonError::into_inner) = Some(checkpoint);
+    }
+
+    /// What another process could go on with.
+    pub(crate) fn checkpoint(&self) -> Option<Checkpoint> {
+        self.0.checkpoint.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// All bytes have arrived.

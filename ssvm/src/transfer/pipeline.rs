@@ -4,34 +4,33 @@ use std::{
     io,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes};
 use common::command::storage::ImageFormat;
 use futures_util::{Stream, stream};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader},
-    sync::{OwnedSemaphorePermit, mpsc},
+    sync::mpsc,
+    time::timeout,
 };
 use tokio_util::io::StreamReader;
 
 use super::{
-    Algorithm, Checksum, Meter, budget,
+    Algorithm, Checksum, Meter,
+    budget::{self, Lane},
     decode::{self, Compression},
     digest::Hasher,
+    marks::{Marks, Resumed},
 };
 use crate::{
     format::{Inspector, Refusal, Sizes},
     store::{Sink, Source, SourceError, StoreError},
 };
 
-/// Bytes handed to the sink at once.
-const CHUNK: usize = 1024 * 1024;
-/// Chunks between the two halves of the road.
-const DEPTH: usize = 4;
-
-/// Bytes on their way, with the room that they take.
-type Chunk = (Bytes, Option<OwnedSemaphorePermit>);
+/// Longest time between two looks at what a sink has stored.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What is to be done with the bytes on their way.
 #[derive(Debug, Clone)]
@@ -46,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) strict: bool,
     /// Most bytes that are written.
     pub(crate) limit: u64,
+    /// The bytes before that are in the sink already.
+    pub(crate) resumed: Option<Resumed>,
 }
 
 /// What passed by.
@@ -112,15 +113,30 @@ async fn move_all(
             return Err(TransferError::TooLarge);
         }
     }
-    let (sender, mut chunks) = mpsc::channel::<Chunk>(DEPTH);
+    let lane = budget::lane().await;
+    let algorithm = plan.checksum.as_ref().map_or(Algorithm::Sha512, |c| c.algorithm);
+    let lasting = source.origin().is_some() && plan.format.is_some();
+    let marks = Arc::new(Marks::new(sink.part().filter(|_| lasting), algorithm));
+    let (sender, mut chunks) = mpsc::channel::<Bytes>(1);
     let drain = async {
-        while let Some((chunk, room)) = chunks.recv().await {
-            sink.write(chunk).await?;
-            drop(room);
+        loop {
+            match timeout(LOOK, chunks.recv()).await {
+                Ok(Some(chunk)) => sink.write(chunk).await?,
+                Ok(None) => break,
+                // Nothing comes, but parts may have arrived in the meantime.
+                Err(_) => {}
+            }
+            // Only bytes that are stored as they come have an origin.
+            if lasting
+                && meter.origin().is_some()
+                && let Some(checkpoint) = sink.stored().and_then(|stored| marks.reached(stored))
+            {
+                meter.keep(checkpoint);
+            }
         }
         Ok(())
     };
-    let (moved, ()) = tokio::try_join!(fill(source, sender, plan, meter), drain)?;
+    let (moved, ()) = tokio::try_join!(fill(source, sender, plan, meter, &lane, &marks), drain)?;
     meter.installing();
     if let Some(given) = plan.checksum.as_ref().filter(|given| **given != moved.checksum) {
         return Err(TransferError::Checksum { computed: moved.checksum, given: given.clone() });
@@ -132,22 +148,38 @@ async fn move_all(
 /// The half before the sink: checksum, decompression, inspection.
 async fn fill(
     source: Box<dyn Source>,
-    sender: mpsc::Sender<Chunk>,
+    sender: mpsc::Sender<Bytes>,
     plan: &Plan,
     meter: &Meter,
+    lane: &Lane,
+    marks: &Arc<Marks>,
 ) -> Result<Moved, TransferError> {
     let algorithm = plan.checksum.as_ref().map_or(Algorithm::Sha512, |c| c.algorithm);
     let origin = source.origin();
-    let (mut raw, sum) = tapped(source, algorithm, meter);
+    let resumed = plan.resumed.as_ref();
+    let before = resumed.map_or(0, |resumed| resumed.checkpoint.stored.bytes());
+    let hasher = match resumed {
+        Some(resumed) => algorithm
+            .restored(&resumed.checkpoint.state)
+            .ok_or_else(|| SourceError::Remote("what was kept of the checksum cannot be used".into()))?,
+        None => algorithm.hasher(),
+    };
+    let (mut raw, sum) = tapped(source, hasher, before, meter, marks);
     let mut start = Vec::new();
     decode::peek(&mut raw, &mut start).await.map_err(from_source)?;
-    let compression = Compression::of(&start).filter(|_| plan.decompress);
+    let compression = Compression::of(&start).filter(|_| plan.decompress && resumed.is_none());
     if let Some(origin) = origin.filter(|_| compression.is_none()) {
         meter.comes_from(origin);
     }
     let mut inspector =
         if plan.strict { Inspector::new(plan.format) } else { Inspector::lenient(plan.format) };
-    let mut written = 0;
+    if let Some(resumed) = resumed {
+        inspector.skip(&resumed.head, before)?;
+        meter.keep(resumed.checkpoint.clone());
+        marks.judged(inspector.head());
+        meter.add(before);
+    }
+    let mut written = before;
     {
         let whole = BufReader::with_capacity(64 * 1024, io::Cursor::new(start).chain(&mut raw));
         let mut plain: Box<dyn AsyncRead + Send + Unpin> = match compression {
@@ -155,8 +187,7 @@ async fn fill(
             None => Box::new(whole),
         };
         loop {
-            let room = budget::reserve(CHUNK as u64).await;
-            let chunk = read_chunk(&mut plain).await.map_err(|e| match compression {
+            let chunk = read_chunk(&mut plain, lane).await.map_err(|e| match compression {
                 Some(_) => from_decoder(e),
                 None => from_source(e),
             })?;
@@ -168,7 +199,8 @@ async fn fill(
                 return Err(TransferError::TooLarge);
             }
             inspector.feed(&chunk)?;
-            if sender.send((chunk, room)).await.is_err() {
+            marks.judged(inspector.head());
+            if sender.send(chunk).await.is_err() {
                 // The sink has failed; its own error is the one that counts.
                 return std::future::pending().await;
             }
@@ -189,10 +221,14 @@ async fn fill(
 }
 
 /// A full chunk, shorter only at the end.
-async fn read_chunk(source: impl AsyncRead + Send + Unpin) -> io::Result<Bytes> {
-    let mut chunk = BytesMut::with_capacity(CHUNK);
-    let mut limited = source.take(CHUNK as u64);
-    while limited.read_buf(&mut chunk).await? > 0 {}
+async fn read_chunk(mut source: impl AsyncRead + Send + Unpin, lane: &Lane) -> io::Result<Bytes> {
+    let mut chunk = lane.chunk();
+    while chunk.room() > 0 {
+        let room = chunk.room();
+        if source.read_buf(&mut chunk.target().limit(room)).await? == 0 {
+            break;
+        }
+    }
     Ok(chunk.freeze())
 }
 
@@ -229,18 +265,21 @@ type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, io::Error>> + Send>>;
 /// A source as a reader that counts and hashes what passes.
 fn tapped(
     source: Box<dyn Source>,
-    algorithm: Algorithm,
+    hasher: Hasher,
+    before: u64,
     meter: &Meter,
+    marks: &Arc<Marks>,
 ) -> (StreamReader<Chunks, Bytes>, Shared) {
-    let sum: Shared = Arc::new(Mutex::new(Some(algorithm.hasher())));
-    let state = (source, Arc::clone(&sum), meter.clone());
-    let chunks = stream::try_unfold(state, |(mut source, sum, meter)| async move {
+    let sum: Shared = Arc::new(Mutex::new(Some(hasher)));
+    let state = (source, Arc::clone(&sum), before, meter.clone(), Arc::clone(marks));
+    let chunks = stream::try_unfold(state, |(mut source, sum, offset, meter, marks)| async move {
         let Some(chunk) = source.chunk().await.map_err(io::Error::other)? else { return Ok(None) };
         if let Some(hasher) = sum.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            hasher.update(&chunk);
+            marks.hash(hasher, &chunk, offset);
         }
-        meter.add(chunk.len() as u64);
-        Ok(Some((chunk, (source, sum, meter))))
+        let length = chunk.len() as u64;
+        meter.add(length);
+        Ok(Some((chunk, (source, sum, offset + length, meter, marks))))
     });
     (StreamReader::new(Box::pin(chunks)), sum)
 }

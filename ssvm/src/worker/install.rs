@@ -6,14 +6,18 @@ use common::command::storage::ImageFormat;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
+use super::{spread::Spread, unpack::unpack};
 use crate::{
-    format::Refusal,
+    format::{HEAD, Inspector, Refusal},
     layout::{Entry, PROPERTIES_LIMIT, Properties, StorePath},
     order::{Failure, FailureKind, FetchTask, Label, Stored},
-    source::HttpSource,
-    store::{Expected, Origin, Source, SourceError, Store},
-    transfer::{Checksum, Meter, Plan, TransferError, run},
+    source::{HttpOrder, HttpSource, is_metalink, open_metalink},
+    store::{Expected, Origin, Sink, Source, SourceError, Store},
+    transfer::{Algorithm, Checksum, Meter, Plan, Resumed, TransferError, run, sum_of_head},
 };
+
+/// Key of a property file: the image that it named before.
+const REPLACED: &str = "replaced";
 
 /// Downloads an image or snapshot; goes on with what is there of it where that is the beginning of the same file.
 /// Nothing of it stays on failure.
@@ -23,25 +27,58 @@ pub(super) async fn fetch(
     abort: &CancellationToken,
 ) -> Result<Stored, Failure> {
     let store = task.store.open(&task.job).await?;
-    let path = task.folder.join(&task.file)?;
+    let mut stored = one(task, &*store, &task.http, &task.file, meter, abort).await?;
+    let mut made = vec![stored.path.clone()];
+    for (http, file) in &task.others {
+        match one(task, &*store, http, file, meter, abort).await {
+            Ok(other) => {
+                stored.physical_size += other.physical_size;
+                made.push(other.path);
+            }
+            Err(failure) => {
+                for path in made {
+                    store.remove_file(&path).await?;
+                }
+                store.tidy(&task.folder).await?;
+                return Err(failure);
+            }
+        }
+    }
+    // Several files are named after the one that describes the others.
+    if let Some(name) = made.iter().find_map(|p| p.name().strip_suffix(".ovf")).filter(|_| made.len() > 1) {
+        stored.path = task.folder.join(name)?;
+    }
+    Ok(stored)
+}
+
+/// Downloads one file.
+async fn one(
+    task: &FetchTask,
+    store: &dyn Store,
+    http: &HttpOrder,
+    file: &str,
+    meter: &Meter,
+    abort: &CancellationToken,
+) -> Result<Stored, Failure> {
+    let path = task.folder.join(file)?;
     let fetched = async {
-        let (source, kept) = tokio::select! {
-            opened = opened(task, &*store, &path) => opened?,
+        let opened = tokio::select! {
+            opened = opened(task, store, http, &path) => opened?,
             () = abort.cancelled() => return Err(Failure::new(FailureKind::Aborted, "aborted")),
         };
         let arrival = Arrival {
             folder: &task.folder,
-            file: &task.file,
+            file,
             format: task.format,
             strict: true,
             decompress: task.format.is_some(),
             uploaded: false,
-            checksum: task.checksum.clone(),
+            checksum: task.checksum.clone().or(opened.checksum),
             limit: task.limit,
             label: task.label.as_ref(),
-            kept,
+            kept: opened.kept,
         };
-        arrive(&*store, source, &arrival, meter, abort).await
+        into_sink(store, opened.source, &arrival, opened.begun, meter, abort).await
     };
     let result = fetched.await;
     // What was there from an earlier attempt goes too. An object store aborts its parts by itself.
@@ -54,28 +91,83 @@ pub(super) async fn fetch(
     result
 }
 
-/// The source, and how many of its first bytes are in the store already.
+/// A source, ready to be read.
+struct Opened {
+    source: Box<dyn Source>,
+    /// So many of its first bytes are in the store already.
+    kept: u64,
+    /// What its bytes must have.
+    checksum: Option<Checksum>,
+    /// An object that is gone on with.
+    begun: Option<(Box<dyn Sink>, Resumed)>,
+}
+
 async fn opened(
     task: &FetchTask,
     store: &dyn Store,
+    http: &HttpOrder,
     path: &StorePath,
-) -> Result<(Box<dyn Source>, u64), Failure> {
-    if let Some(origin) = &task.kept
+) -> Result<Opened, Failure> {
+    if let Some(opened) = gone_on(task, store, http, path).await? {
+        return Ok(opened);
+    }
+    // Of several files nobody knows which one was on its way.
+    if let Some(origin) = task.kept.as_ref().filter(|_| task.others.is_empty())
         && let Some(kept) = store.kept(path).await?
         && let Some(from) = kept.size()
-        && let Some(rest) = HttpSource::go_on(&task.http, origin, from).await?
+        && let Some(rest) = HttpSource::go_on(http, origin, from).await?
     {
         tracing::info!(job = task.job, from, "the download goes on");
-        return Ok((Box::new(Continued { kept: Some(kept), rest }), from));
+        let rest = Spread::new(rest, http.host());
+        let source = Box::new(Continued { kept: Some(kept), rest });
+        return Ok(Opened { source, kept: from, checksum: None, begun: None });
     }
     store.discard(path).await?;
-    Ok((Box::new(HttpSource::open(&task.http, task.limit).await?), 0))
+    let (source, host, checksum) = if is_metalink(http.url.expose()) {
+        let (source, mirror, checksum) = open_metalink(http, task.limit).await?;
+        (source, mirror.host(), checksum)
+    } else {
+        (HttpSource::open(http, task.limit).await?, http.host(), None)
+    };
+    Ok(Opened { source: Box::new(Spread::new(source, host)), kept: 0, checksum, begun: None })
+}
+
+/// An object on its way into a bucket that can be gone on with: its parts are there, and the source has the same file.
+async fn gone_on(
+    task: &FetchTask,
+    store: &dyn Store,
+    http: &HttpOrder,
+    path: &StorePath,
+) -> Result<Option<Opened>, Failure> {
+    let (Some(origin), Some(checkpoint)) = (&task.kept, &task.checkpoint) else { return Ok(None) };
+    let algorithm = task.checksum.as_ref().map_or(Algorithm::Sha512, |c| c.algorithm);
+    let from = checkpoint.stored.bytes();
+    let inspector = Inspector::new(task.format);
+    // The inspection wants to see the end.
+    let enough = from >= HEAD as u64 && from.saturating_add(HEAD as u64) <= origin.size;
+    if !inspector.can_skip() || !enough || algorithm != checkpoint.algorithm {
+        return Ok(None);
+    }
+    let Some(rest) = HttpSource::go_on(http, origin, from).await? else { return Ok(None) };
+    let mut part = rest.part(0, HEAD as u64);
+    let mut head = Vec::with_capacity(HEAD);
+    while let Some(bytes) = part.chunk().await? {
+        head.extend_from_slice(&bytes);
+    }
+    if sum_of_head(&head) != checkpoint.head {
+        return Ok(None);
+    }
+    let Some(sink) = store.go_on(path, &checkpoint.stored).await? else { return Ok(None) };
+    tracing::info!(job = task.job, from, "the download goes on");
+    let resumed = Resumed { checkpoint: checkpoint.clone(), head };
+    let source = Box::new(Spread::new(rest, http.host()));
+    Ok(Some(Opened { source, kept: 0, checksum: None, begun: Some((sink, resumed)) }))
 }
 
 /// A file whose beginning is there.
 struct Continued {
     kept: Option<Box<dyn Source>>,
-    rest: HttpSource,
+    rest: Spread,
 }
 
 impl Source for Continued {
@@ -124,21 +216,39 @@ pub(crate) async fn arrive(
     meter: &Meter,
     abort: &CancellationToken,
 ) -> Result<Stored, Failure> {
+    into_sink(store, source, arrival, None, meter, abort).await
+}
+
+/// The same, into an object that is there in part.
+async fn into_sink(
+    store: &dyn Store,
+    source: Box<dyn Source>,
+    arrival: &Arrival<'_>,
+    begun: Option<(Box<dyn Sink>, Resumed)>,
+    meter: &Meter,
+    abort: &CancellationToken,
+) -> Result<Stored, Failure> {
     let path = arrival.folder.join(arrival.file)?;
     let before = match arrival.label {
-        Some(label) if store.has_properties() => installed_before(store, arrival.folder, &label.file).await,
+        Some(label) if store.has_properties() => installed_before(store, &path, &label.file).await,
         _ => None,
     };
+    let (begun, resumed) = begun.unzip();
     let plan = Plan {
         checksum: arrival.checksum.clone(),
         decompress: arrival.decompress,
         format: arrival.format,
         strict: arrival.strict,
         limit: arrival.limit,
+        resumed,
     };
     // Nobody knows how much a compressed file unpacks to.
     let size = source.size().filter(|_| !arrival.decompress);
-    let mut sink = store.create(&path, Expected { size, limit: arrival.limit, kept: arrival.kept }).await?;
+    let expected = Expected { size, limit: arrival.limit, kept: arrival.kept, beside: false };
+    let mut sink = match begun {
+        Some(sink) => sink,
+        None => store.create(&path, expected).await?,
+    };
     let result = tokio::select! {
         result = run(source, &mut *sink, &plan, meter) => result,
         () = abort.cancelled() => {
@@ -170,11 +280,18 @@ pub(crate) async fn arrive(
     if let Some(label) = arrival.label
         && store.has_properties()
     {
-        if let Err(failure) = describe(store, arrival.folder, label, &stored).await {
+        let described = async {
+            if arrival.format == Some(ImageFormat::Ova) {
+                unpack(store, &path, abort).await?;
+            }
+            describe(store, arrival.folder, label, &stored, before.as_ref()).await
+        };
+        if let Err(failure) = described.await {
             store.remove_file(&path).await?;
+            store.tidy(arrival.folder).await?;
             return Err(failure);
         }
-        if let Some(old) = before.filter(|old| *old != path) {
+        if let Some(old) = before {
             store.remove_file(&old).await?;
         }
     }
@@ -204,6 +321,7 @@ async fn describe(
     folder: &StorePath,
     label: &Label,
     stored: &Stored,
+    before: Option<&StorePath>,
 ) -> Result<(), Failure> {
     let Some(format) = stored.format else { return Ok(()) };
     let entry = Entry {
@@ -217,14 +335,18 @@ async fn describe(
         physical_size: stored.physical_size,
         checksum: label.checksum.clone(),
     };
-    let bytes = entry.properties().render();
-    write(store, &folder.join(&label.file)?, bytes.into()).await
+    let mut properties = entry.properties();
+    if let Some(before) = before {
+        properties = properties.with(REPLACED, before.name());
+    }
+    write(store, &folder.join(&label.file)?, properties.render().into()).await
 }
 
 /// Writes a small file.
 pub(super) async fn write(store: &dyn Store, path: &StorePath, bytes: Bytes) -> Result<(), Failure> {
     let size = bytes.len() as u64;
-    let mut sink = store.create(path, Expected { size: Some(size), limit: size, kept: 0 }).await?;
+    let mut sink =
+        store.create(path, Expected { size: Some(size), limit: size, kept: 0, beside: true }).await?;
     let written = async {
         sink.write(bytes).await?;
         sink.finish().await
@@ -236,10 +358,13 @@ pub(super) async fn write(store: &dyn Store, path: &StorePath, bytes: Bytes) -> 
     Ok(written?)
 }
 
-/// The image that the folder's property file names, if there is one.
-async fn installed_before(store: &dyn Store, folder: &StorePath, file: &str) -> Option<StorePath> {
+/// The image that goes when `path` is there: the one that the folder's property file names. Where that is `path`, an
+/// attempt has died before it had removed the other one.
+async fn installed_before(store: &dyn Store, path: &StorePath, file: &str) -> Option<StorePath> {
+    let folder = path.parent()?;
     let properties = read_properties(store, &folder.join(file).ok()?).await.ok()?;
-    folder.join(properties.get("filename")?).ok()
+    let named = |key: &str| folder.join(properties.get(key)?).ok().filter(|named| named != path);
+    named("filename").or_else(|| named(REPLACED))
 }
 
 /// Reads a property file; of one that is too large only the start counts.

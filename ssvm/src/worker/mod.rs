@@ -8,6 +8,8 @@ mod list;
 mod process;
 mod remove;
 mod run;
+mod spread;
+mod unpack;
 
 pub(crate) use install::{Arrival, arrive};
 pub(crate) use process::{LINE, run};

@@ -34,8 +34,8 @@ struct Running {
     told: Progress,
 }
 
-/// Serves the core until it closes the socket. Running tasks end then: downloads into a folder so that they can be
-/// gone on with, all others in good order.
+/// Serves the core until it closes the socket. Running tasks end then: downloads so that they can be gone on with, all
+/// others in good order.
 pub(crate) async fn serve(stream: UnixStream) -> io::Result<()> {
     let (mut reader, mut writer) = stream.into_split();
     let (orders, mut inbox) = mpsc::channel::<Order>(64);
@@ -56,7 +56,7 @@ pub(crate) async fn serve(stream: UnixStream) -> io::Result<()> {
                 Some(Order::Start { id, task }) => {
                     let (meter, started, abort) =
                         (Meter::default(), CancellationToken::new(), CancellationToken::new());
-                    let lasts = matches!(&task, Task::Fetch(t) if matches!(t.store, StoreSpec::Folder(_)));
+                    let lasts = matches!(&task, Task::Fetch(_));
                     let work = tokio::spawn(supervised(task, meter.clone(), started.clone(), abort.clone()));
                     let suspend = lasts.then(|| work.abort_handle());
                     running.insert(id, Running { meter, started, abort, suspend, told: Progress::default() });
@@ -85,6 +85,7 @@ pub(crate) async fn serve(stream: UnixStream) -> io::Result<()> {
                     total: job.meter.total(),
                     installing: job.meter.phase() == Phase::Install,
                     origin: job.meter.origin(),
+                    checkpoint: job.meter.checkpoint(),
                 };
                 if progress != job.told {
                     job.told = progress.clone();
@@ -182,6 +183,10 @@ async fn perform(task: Task, meter: &Meter, abort: &CancellationToken) -> Result
             let bytes = STANDARD.decode(data.expose()).map_err(|e| Failure::end(e.to_string()))?;
             let store = store.open(path.name()).await?;
             install::write(&*store, &path, bytes.into()).await.map(|()| Outcome::Done)
+        }
+        Task::Discard { store, job, path } => {
+            store.open(&job).await?.discard(&path).await?;
+            Ok(Outcome::Done)
         }
         Task::Sweep { store, age, live } => {
             Ok(Outcome::Swept(store.open("none").await?.sweep(age, &live).await?))

@@ -24,10 +24,10 @@ fn what_is_kept_is_good_for_one_attempt_and_one_life_of_the_machine() {
     let origin = Origin { tag: "\"v1\"".into(), size: 9 };
     let again = || Jobs::load(&paths).get(&id).unwrap();
     assert_eq!(again().take_kept(), None);
-    again().keep(Some(Kept { origin: origin.clone(), boot: boot() }));
-    assert_eq!(again().take_kept(), Some(origin.clone()));
+    again().keep(Some(Kept { origin: origin.clone(), boot: boot(), checkpoint: None }));
+    assert_eq!(again().take_kept(), Some((origin.clone(), None)));
     assert_eq!(again().take_kept(), None, "the next attempt says anew");
-    again().keep(Some(Kept { origin, boot: "another life".into() }));
+    again().keep(Some(Kept { origin, boot: "another life".into(), checkpoint: None }));
     assert_eq!(again().take_kept(), None);
 }
 
@@ -66,6 +66,7 @@ fn answers_tell_the_stand() {
         total: Some(1000),
         installing: false,
         origin: None,
+        checkpoint: None,
     });
     let answer = job.answer(None);
     assert_eq!((answer.download_status, answer.download_pct), (DownloadStatus::DownloadInProgress, 42));
@@ -76,6 +77,7 @@ fn answers_tell_the_stand() {
         total: None,
         installing: false,
         origin: None,
+        checkpoint: None,
     });
     assert_eq!(job.answer(None).download_pct, 50);
     job.progress.send_replace(Progress {
@@ -84,6 +86,7 @@ fn answers_tell_the_stand() {
         total: None,
         installing: true,
         origin: None,
+        checkpoint: None,
     });
     assert_eq!(job.answer(None).download_pct, 100);
     job.end(Stand::Installed(Stored {

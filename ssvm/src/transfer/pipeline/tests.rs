@@ -35,10 +35,10 @@ impl Source for Chunked {
 }
 
 fn plan(format: Option<ImageFormat>) -> Plan {
-    Plan { checksum: None, decompress: true, format, strict: true, limit: 64 << 20 }
+    Plan { checksum: None, decompress: true, format, strict: true, limit: 64 << 20, resumed: None }
 }
 
-const EXPECTED: Expected = Expected { size: None, limit: 64 << 20, kept: 0 };
+const EXPECTED: Expected = Expected { size: None, limit: 64 << 20, kept: 0, beside: false };
 
 fn path() -> StorePath {
     StorePath::parse("template/tmpl/2/201/x.raw").unwrap()
