@@ -1,5 +1,7 @@
 //! One secondary storage VM in a network namespace of its own, with a management server beside it.
 
+pub mod broken;
+pub mod fate;
 pub mod origin;
 pub mod s3;
 

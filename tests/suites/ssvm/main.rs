@@ -3,7 +3,9 @@
 
 mod browser;
 mod copies;
+mod dead;
 mod downloads;
+mod packages;
 mod restarts;
 mod setup;
 mod upkeep;

@@ -3,14 +3,19 @@
 
 use std::{fs, sync::Arc};
 
-use common::command::storage::{
-    DataStoreTO, DownloadAnswer, DownloadCommand, DownloadStatus, ImageFormat, StoreRole,
+use common::{
+    command::storage::{
+        DataStoreTO, DownloadAnswer, DownloadCommand, DownloadStatus, ImageFormat, StoreRole,
+    },
+    paths::Paths,
 };
 
 use tests::lab::ssvm::{
-    Lab, disk, in_lab, in_lab_with_s3,
+    Lab, disk,
+    fate::{Step, befall},
+    in_lab, in_lab_with_s3,
     origin::{Act, Origin},
-    read, template,
+    read, template, tool,
 };
 
 /// Bytes that arrive before the source falls silent.
@@ -119,15 +124,48 @@ fn both_die_and_the_source_has_gone() {
 fn serve_dies_with_parts_in_an_object_store() {
     in_lab_with_s3(async |mut lab| {
         lab.ready().await;
-        let (command, job, file, _) =
+        let (command, job, file, origin) =
             half_way(&lab, lab.s3(), 704, |file| Act::Serve(Arc::clone(file))).await;
+        let journal = Paths::below(lab.folder.path()).state("ssvm").join("jobs");
+        tool(
+            "sh",
+            &["-c", &format!("until grep -qs '\"upload\"' {}/*; do sleep 0.1; done", journal.display())],
+        );
+        // What is in the bucket outlives a restart of the machine, too.
         lab.restart_serve();
+        lab.restart_core().await;
         let answer = lab.ended(&command, &job).await;
         assert_eq!(answer.download_status, DownloadStatus::Downloaded, "{answer:?}");
         let key = answer.install_path.unwrap();
         assert_eq!(key, "template/tmpl/2/704/704-2-0b1c2d3e/disk.qcow2");
         assert!(lab.s3_object(&key) == *file);
+        let requests = origin.requests();
+        assert!(
+            requests[1].contains("range: bytes=8388608-") && requests[1].contains("if-range: \"v1\""),
+            "{requests:?}"
+        );
+        assert_eq!(requests.len(), 3, "the rest, and the beginning for the inspection: {requests:?}");
         assert!(lab.s3_uploads().is_empty(), "no parts stay behind");
         assert_eq!(lab.s3_keys(), [key]);
     });
+}
+
+#[test]
+fn whatever_befalls_a_download_there_is_one_whole_object_or_none() {
+    befall(
+        false,
+        &[
+            Step::Wait(400),
+            Step::KillServe,
+            Step::Repeat,
+            Step::KillCore,
+            Step::Abort,
+            Step::Repeat,
+            Step::KillServe,
+        ],
+    );
+    befall(
+        true,
+        &[Step::Wait(900), Step::KillServe, Step::KillCore, Step::Wait(600), Step::Restart, Step::KillServe],
+    );
 }

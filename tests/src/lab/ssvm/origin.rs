@@ -25,6 +25,10 @@ pub enum Act {
     Endless,
     /// This head and body.
     Raw(Vec<u8>),
+    /// The whole file, or the range that is asked for, so many bytes a second.
+    Slow(Arc<Vec<u8>>, usize),
+    /// What is done with requests for a path that contains these words; nothing for others.
+    Paths(Vec<(&'static str, Act)>),
 }
 
 /// The server; it stops with the runtime.
@@ -71,6 +75,16 @@ async fn serve(mut stream: TcpStream, act: Act, seen: Arc<Mutex<Vec<String>>>) {
     let head = String::from_utf8_lossy(&head).to_lowercase();
     seen.lock().unwrap().push(head.clone());
     let from = head.split("range: bytes=").nth(1).and_then(|r| r.split('-').next()?.parse::<usize>().ok());
+    let act = match act {
+        Act::Paths(paths) => {
+            let path = head.split(' ').nth(1).unwrap_or_default();
+            match paths.into_iter().find(|(word, _)| path.contains(word)) {
+                Some((_, act)) => act,
+                None => return,
+            }
+        }
+        act => act,
+    };
     // A peer that has seen enough closes the connection.
     let _ = act_out(&mut stream, act, from).await;
 }
@@ -109,5 +123,14 @@ async fn act_out(stream: &mut TcpStream, act: Act, from: Option<usize>) -> std::
             }
         }
         Act::Raw(bytes) => stream.write_all(&bytes).await,
+        Act::Slow(file, rate) => {
+            stream.write_all(start(&file).as_bytes()).await?;
+            for part in file[from..].chunks(rate.div_ceil(20)) {
+                stream.write_all(part).await?;
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+            Ok(())
+        }
+        Act::Paths(_) => Ok(()),
     }
 }
