@@ -56,7 +56,7 @@ impl Marks {
             let (now, later) = bytes.split_at(bytes.len().min(left));
             hasher.update(now);
             offset += now.len() as u64;
-            if offset % part == 0 {
+            if offset.is_multiple_of(part) {
                 let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
                 inner.states.push_back((offset, hasher.kept()));
             }

@@ -81,9 +81,9 @@ async fn one(
         into_sink(store, opened.source, &arrival, opened.begun, meter, abort).await
     };
     let result = fetched.await;
-    // What was there from an earlier attempt goes too. An object store aborts its parts by itself.
-    if result.is_err()
-        && store.has_properties()
+    // What was there from an earlier attempt goes too. An object store aborts its parts by itself; but one that an
+    // attempt had asked for when it died may have been begun after this one looked for such.
+    if result.is_err() == store.has_properties()
         && let Err(error) = store.discard(&path).await
     {
         tracing::warn!(%path, %error, "a part of a download stays behind for the sweep");
