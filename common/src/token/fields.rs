@@ -58,6 +58,17 @@ pub struct Token {
     /// Second secret that the caller must repeat beside the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub extra_security_token: Option<String>,
+    /// The viewer may look and no more, beside others. No part of CloudStack's tokens.
+    #[serde(skip_serializing_if = "is_false")]
+    pub view_only: bool,
+    /// The token is good for one picture of the screen and no viewer. No part of CloudStack's tokens.
+    #[serde(skip_serializing_if = "is_false")]
+    pub picture: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl fmt::Debug for Token {

@@ -11,16 +11,36 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootC
 
 use super::{TlsError, provider};
 
+/// The configuration for servers beside the channel, such as screens of hypervisors: the trust is the channel's, the
+/// versions are 1.2 and 1.3.
+///
+/// # Errors
+/// Where the key cannot be used.
+pub fn peer_config(
+    authorities: &[CertificateDer<'static>],
+    identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    config_for(&[&rustls::version::TLS13, &rustls::version::TLS12], authorities, identity)
+}
+
 /// The configuration of an agent that trusts `authorities`, or anything where there are none, and
 /// shows `identity` to a server that asks.
 pub(super) fn config(
     authorities: &[CertificateDer<'static>],
     identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
 ) -> Result<Arc<ClientConfig>, TlsError> {
+    config_for(&[&rustls::version::TLS12], authorities, identity)
+}
+
+fn config_for(
+    versions: &[&'static rustls::SupportedProtocolVersion],
+    authorities: &[CertificateDer<'static>],
+    identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = provider();
     let verifier = Arc::new(Verifier::new(authorities, provider.clone()));
     let builder = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS12])
+        .with_protocol_versions(versions)
         .map_err(|error| TlsError::Setup(error.to_string()))?
         .dangerous()
         .with_custom_certificate_verifier(verifier);

@@ -31,6 +31,17 @@ pub struct AgentFiles {
     folder: PathBuf,
 }
 
+/// The texts of an agent's files (PEM), as they are; `None` for one that is not there.
+#[derive(Clone, Default)]
+pub struct Texts {
+    /// Own certificate with its chain.
+    pub certificate: Option<String>,
+    /// The authorities.
+    pub authorities: Option<String>,
+    /// Private key; a secret.
+    pub key: Option<String>,
+}
+
 /// The certificates of an agent, loaded.
 pub struct AgentCertificates {
     identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
@@ -65,8 +76,8 @@ impl AgentFiles {
         Self { folder: folder.into() }
     }
 
-    /// Loads what is there. Missing files are no error: an agent starts without any.
-    pub fn load(&self) -> Result<AgentCertificates, TlsError> {
+    /// The texts that are there.
+    pub fn texts(&self) -> Result<Texts, TlsError> {
         let pem = |name: &str| -> Result<Option<String>, TlsError> {
             let path = self.folder.join(name);
             match fs::read_to_string(&path) {
@@ -75,11 +86,17 @@ impl AgentFiles {
                 Err(source) => Err(TlsError::File { path, source }),
             }
         };
-        let authorities = match pem(AUTHORITIES)? {
+        Ok(Texts { certificate: pem(CERTIFICATE)?, authorities: pem(AUTHORITIES)?, key: pem(KEY)? })
+    }
+
+    /// Loads what is there. Missing files are no error: an agent starts without any.
+    pub fn load(&self) -> Result<AgentCertificates, TlsError> {
+        let texts = self.texts()?;
+        let authorities = match texts.authorities {
             Some(text) => certificates(AUTHORITIES, &text)?,
             None => Vec::new(),
         };
-        let identity = match (pem(CERTIFICATE)?, pem(KEY)?) {
+        let identity = match (texts.certificate, texts.key) {
             (Some(chain), Some(key)) => Some((certificates(CERTIFICATE, &chain)?, private_key(KEY, &key)?)),
             _ => None,
         };

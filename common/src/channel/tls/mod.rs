@@ -16,7 +16,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 pub use authority::{Authority, Issue, Issued, KeyKind};
-pub use files::{AgentCertificates, AgentFiles};
+pub use client::peer_config;
+pub use files::{AgentCertificates, AgentFiles, Texts};
 pub use server::{ClientPolicy, Presented, Revoked, ServerTls};
 
 /// What is wrong with keys or certificates.
