@@ -1,37 +1,54 @@
-//! Copies between browser and hypervisor once both are ready. Each direction waits for its reader,
-//! so that memory stays bounded; the end of either side ends the other at once; a browser that has
-//! vanished is found by pings.
+//! Copies between browser and hypervisor once both are ready. Each direction waits for its reader, so that memory
+//! stays bounded; the end of either side ends the other at once; a browser that has vanished is found by pings.
+//!
+//! A session that moves no bytes holds no buffer: what is read lands in a buffer of the thread, from where it goes on
+//! at once. Only what the other side does not take is kept, and then nothing more is read until it has been.
 
 use std::{
-    pin::pin,
+    cell::RefCell,
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
     sync::atomic::{AtomicI64, AtomicU64, Ordering},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
-use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::watch,
-    time::{Instant, MissedTickBehavior, interval_at, timeout},
+    time::{Instant, sleep_until, timeout},
 };
-use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
     end::End,
-    rfb::browser::{Browser, broken, close, payload},
+    rfb::{
+        browser::{Browser, Parts, close},
+        view::ViewOnly,
+    },
+    websocket::{Decoder, HEAD, Opcode, append, head},
     wire::now,
 };
 
 /// Bytes read from the hypervisor at a time, and so the largest message to the browser.
-const CHUNK: usize = 32 * 1024;
+const CHUNK: usize = 64 * 1024;
+/// Bytes read from the browser at a time.
+const INPUT: usize = 16 * 1024;
+/// Chunks after which other sessions have their turn.
+const TURN: usize = 8;
+/// Replies to a browser that takes none, in bytes, after which nothing more is read of it.
+const REPLIES: usize = 4 * 1024;
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; HEAD + CHUNK]);
+}
 
 /// How long the parts of a relay may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
     /// Between two pings.
     pub ping: Duration,
-    /// A browser that has said nothing for this long is gone.
+    /// A browser that has said and taken nothing for this long is gone.
     pub silence: Duration,
     /// For saying good-bye.
     pub close: Duration,
@@ -65,11 +82,12 @@ impl Meter {
     }
 }
 
-/// Copies until one side ends or `orders` carries an end. The hypervisor's connection is closed before
-/// the browser is told, and all is over when this returns.
+/// Copies until one side ends or `orders` carries an end; where there is a `filter`, the browser's input passes it.
+/// The hypervisor's connection is closed before the browser is told, and all is over when this returns.
 pub async fn relay<B, H>(
     browser: Browser<B>,
     hypervisor: H,
+    filter: Option<ViewOnly>,
     orders: &mut watch::Receiver<Option<End>>,
     meter: &Meter,
     timing: Timing,
@@ -78,89 +96,263 @@ where
     B: AsyncRead + AsyncWrite + Unpin,
     H: AsyncRead + AsyncWrite + Unpin,
 {
-    let (mut socket, early) = browser.into_parts();
-    let end = {
-        let (mut from, mut to) = tokio::io::split(hypervisor);
-        let (mut sink, mut stream) = (&mut socket).split();
-        let start = Instant::now();
-        let heard = AtomicU64::new(0);
-
-        let down = async {
-            let mut pings = interval_at(start + timing.ping, timing.ping);
-            pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let mut buffer = BytesMut::new();
-            loop {
-                buffer.reserve(CHUNK);
-                let message = tokio::select! {
-                    read = from.read_buf(&mut buffer) => match read {
-                        Ok(0) => return End::HypervisorClosed,
-                        Err(_) => return End::HypervisorGone,
-                        Ok(count) => {
-                            meter.count(&meter.down, count);
-                            Message::Binary(buffer.split().freeze())
-                        }
-                    },
-                    _ = pings.tick() => Message::Ping(Bytes::new()),
-                };
-                if let Err(error) = sink.send(message).await {
-                    return broken(&error);
-                }
-            }
-        };
-        let up = async {
-            let mut bytes = early;
-            loop {
-                if !bytes.is_empty() {
-                    meter.count(&meter.up, bytes.len());
-                    if to.write_all(&bytes).await.is_err() || to.flush().await.is_err() {
-                        return End::HypervisorGone;
-                    }
-                }
-                let Some(message) = stream.next().await else { return End::BrowserGone };
-                heard.store(millis(start), Ordering::Relaxed);
-                bytes = match payload(message) {
-                    Ok(bytes) => bytes.unwrap_or_default(),
-                    Err(end) => return end,
-                };
-            }
-        };
-        let silence = async {
-            loop {
-                let last = start + Duration::from_millis(heard.load(Ordering::Relaxed));
-                if last.elapsed() >= timing.silence {
-                    return End::BrowserSilent;
-                }
-                tokio::time::sleep_until(last + timing.silence).await;
-            }
-        };
-        let ordered = async {
-            match orders.wait_for(Option::is_some).await {
-                Ok(order) => order.unwrap_or(End::Stopped),
-                Err(_) => End::Stopped,
-            }
-        };
-        let (down, up) = (pin!(down), pin!(up));
-        tokio::select! {
-            biased;
-            end = ordered => end,
-            end = up => end,
-            end = down => end,
-            end = silence => end,
-        }
+    let Parts { stream, decoder, early, end, replies } = browser.into_parts();
+    let mut pump = Pump {
+        browser: stream,
+        hypervisor,
+        decoder,
+        filter,
+        down: Kept { bytes: replies, ..Kept::default() },
+        up: Kept::default(),
+        ended: end,
+        meter,
+        heard: Instant::now(),
+        held: false,
     };
+    let end = match pump.input(&early) {
+        Err(end) => end,
+        Ok(()) => run(&mut pump, orders, timing).await,
+    };
+    let Pump { mut browser, hypervisor, mut decoder, down, .. } = pump;
+    drop(hypervisor);
     // The browser may have vanished: it gets a moment, not more.
-    let _ = timeout(timing.close, close(&mut socket, &end)).await;
+    let _ = timeout(timing.close, close(&mut browser, &mut decoder, down.into_rest(), end)).await;
     end
 }
 
-fn millis(start: Instant) -> u64 {
-    u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
+async fn run<B, H>(
+    pump: &mut Pump<'_, B, H>,
+    orders: &mut watch::Receiver<Option<End>>,
+    timing: Timing,
+) -> End
+where
+    B: AsyncRead + AsyncWrite + Unpin,
+    H: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut ordered = pin!(async {
+        let order = orders.wait_for(Option::is_some).await.ok().and_then(|order| *order);
+        order.unwrap_or(End::Stopped)
+    });
+    let mut ping = Instant::now() + timing.ping;
+    let mut timer = pin!(sleep_until(ping.min(pump.heard + timing.silence)));
+    poll_fn(|cx| {
+        if let Poll::Ready(end) = ordered.as_mut().poll(cx) {
+            return Poll::Ready(end);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            if now >= pump.heard + timing.silence {
+                return Poll::Ready(End::BrowserSilent);
+            }
+            if now >= ping {
+                ping = now + timing.ping;
+                pump.down.ping();
+            }
+            timer.as_mut().reset(ping.min(pump.heard + timing.silence));
+        }
+        pump.poll(cx)
+    })
+    .await
+}
+
+/// Bytes that their reader has not taken, and whether what it took may still wait in the layer below.
+#[derive(Debug, Default)]
+struct Kept {
+    bytes: Vec<u8>,
+    from: usize,
+    flush: bool,
+}
+
+impl Kept {
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// A ping; where frames wait already the browser has enough to answer.
+    fn ping(&mut self) {
+        if self.is_empty() {
+            append(&mut self.bytes, Opcode::Ping, &[]);
+        }
+    }
+
+    fn into_rest(mut self) -> Vec<u8> {
+        self.bytes.split_off(self.from)
+    }
+
+    /// Writes what is kept; ready when nothing is. Says how many bytes were taken.
+    fn write<W: AsyncWrite + Unpin>(&mut self, to: &mut W, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut taken = 0;
+        while self.from < self.bytes.len() {
+            let Poll::Ready(count) = Pin::new(&mut *to).poll_write(cx, &self.bytes[self.from..])? else {
+                return if taken > 0 { Poll::Ready(Ok(taken)) } else { Poll::Pending };
+            };
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            (self.from, self.flush, taken) = (self.from + count, true, taken + count);
+        }
+        if !self.is_empty() {
+            (self.bytes, self.from) = (Vec::new(), 0);
+        }
+        if self.flush {
+            ready!(Pin::new(to).poll_flush(cx))?;
+            self.flush = false;
+        }
+        Poll::Ready(Ok(taken))
+    }
+
+    /// Writes new bytes as far as they are taken, and keeps the others. Nothing may have been kept before.
+    fn put<W: AsyncWrite + Unpin>(
+        &mut self,
+        bytes: &[u8],
+        to: &mut W,
+        cx: &mut Context<'_>,
+    ) -> io::Result<()> {
+        let count = match Pin::new(to).poll_write(cx, bytes)? {
+            Poll::Ready(count) => count,
+            Poll::Pending => 0,
+        };
+        self.flush = true;
+        if count < bytes.len() {
+            self.bytes.extend_from_slice(&bytes[count..]);
+        }
+        Ok(())
+    }
+}
+
+/// The two connections and what waits between them.
+struct Pump<'a, B, H> {
+    browser: B,
+    hypervisor: H,
+    decoder: Decoder,
+    filter: Option<ViewOnly>,
+    /// Frames for the browser.
+    down: Kept,
+    /// Bytes for the hypervisor.
+    up: Kept,
+    /// How the browser has ended the session, once the hypervisor has its last bytes.
+    ended: Option<End>,
+    meter: &'a Meter,
+    /// When the browser last gave a sign of life.
+    heard: Instant,
+    /// Whether the browser is not read because it takes no replies.
+    held: bool,
+}
+
+impl<B, H> Pump<'_, B, H>
+where
+    B: AsyncRead + AsyncWrite + Unpin,
+    H: AsyncRead + AsyncWrite + Unpin,
+{
+    /// Moves all that can be moved now; ready when the session is over.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        BUFFER.with_borrow_mut(|buffer| {
+            // A key does not wait for the picture.
+            if let Poll::Ready(end) = self.poll_up(buffer, cx) {
+                return Poll::Ready(end);
+            }
+            let down = self.poll_down(buffer, cx);
+            if self.held && self.down.bytes.len() < CHUNK + REPLIES {
+                self.held = false;
+                cx.waker().wake_by_ref();
+            }
+            down
+        })
+    }
+
+    fn poll_up(&mut self, buffer: &mut [u8], cx: &mut Context<'_>) -> Poll<End> {
+        loop {
+            match self.up.write(&mut self.hypervisor, cx) {
+                Poll::Ready(Ok(_)) if self.up.is_empty() => {}
+                Poll::Ready(Ok(_)) => continue,
+                Poll::Ready(Err(_)) => return Poll::Ready(End::HypervisorGone),
+                Poll::Pending => return Poll::Pending,
+            }
+            if let Some(end) = self.ended {
+                return Poll::Ready(end);
+            }
+            if self.down.bytes.len() >= CHUNK + REPLIES {
+                self.held = true;
+                return Poll::Pending;
+            }
+            let mut read = ReadBuf::new(&mut buffer[..INPUT]);
+            if ready!(Pin::new(&mut self.browser).poll_read(cx, &mut read)).is_err()
+                || read.filled().is_empty()
+            {
+                return Poll::Ready(End::BrowserGone);
+            }
+            self.heard = Instant::now();
+            let count = read.filled().len();
+            let decoded = self.decoder.decode(&mut buffer[..count], &mut self.down.bytes);
+            self.ended = decoded.end;
+            if let Err(end) = self.input(&buffer[..decoded.data]) {
+                return Poll::Ready(end);
+            }
+        }
+    }
+
+    /// Input of the browser that is to go to the hypervisor.
+    fn input(&mut self, bytes: &[u8]) -> Result<(), End> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.meter.count(&self.meter.up, bytes.len());
+        match &mut self.filter {
+            Some(filter) => filter.pass(bytes, &mut self.up.bytes),
+            None => {
+                self.up.bytes.extend_from_slice(bytes);
+                Ok(())
+            }
+        }
+    }
+
+    fn poll_down(&mut self, buffer: &mut [u8], cx: &mut Context<'_>) -> Poll<End> {
+        for _ in 0..TURN {
+            let waited = !self.down.is_empty();
+            loop {
+                match self.down.write(&mut self.browser, cx) {
+                    Poll::Ready(Ok(taken)) => {
+                        if waited && taken > 0 {
+                            self.heard = Instant::now();
+                        }
+                        if self.down.is_empty() {
+                            break;
+                        }
+                    }
+                    Poll::Ready(Err(_)) => return Poll::Ready(End::BrowserGone),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            let mut read = ReadBuf::new(&mut buffer[HEAD..]);
+            if ready!(Pin::new(&mut self.hypervisor).poll_read(cx, &mut read)).is_err() {
+                return Poll::Ready(End::HypervisorGone);
+            }
+            let count = read.filled().len();
+            if count == 0 {
+                return Poll::Ready(End::HypervisorClosed);
+            }
+            self.meter.count(&self.meter.down, count);
+            let (room, length) = head(Opcode::Binary, count);
+            buffer[HEAD - length..HEAD].copy_from_slice(&room[HEAD - length..]);
+            let frame = &buffer[HEAD - length..HEAD + count];
+            if self.down.put(frame, &mut self.browser, cx).is_err() {
+                return Poll::Ready(End::BrowserGone);
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{DuplexStream, duplex};
-    use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
+    use bytes::Bytes;
+    use futures_util::{SinkExt as _, StreamExt as _};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio_tungstenite::{
+        WebSocketStream,
+        tungstenite::{Message, protocol::Role},
+    };
 
     use super::*;
 
@@ -172,14 +364,18 @@ mod tests {
     }
 
     async fn lab(timing: Timing) -> Lab {
+        viewing(timing, None).await
+    }
+
+    async fn viewing(timing: Timing, filter: Option<ViewOnly>) -> Lab {
         let (near, far) = duplex(16 * 1024);
         let (hypervisor, server) = duplex(16 * 1024);
-        let browser = Browser::new(near).await;
+        let browser = Browser::new(near, &[]);
         let client = WebSocketStream::from_raw_socket(far, Role::Client, None).await;
         let (stop, mut orders) = watch::channel(None);
         let ended = tokio::spawn(async move {
             let meter = Meter::default();
-            let end = relay(browser, hypervisor, &mut orders, &meter, timing).await;
+            let end = relay(browser, hypervisor, filter, &mut orders, &meter, timing).await;
             (end, meter.down.into_inner(), meter.up.into_inner())
         });
         Lab { client, server, stop, ended }
@@ -304,5 +500,71 @@ mod tests {
         let timing = Timing::default();
         assert!(timing.silence + timing.close < Duration::from_secs(90));
         assert!(timing.silence > timing.ping * 2);
+    }
+
+    #[tokio::test]
+    async fn pings_that_nobody_reads_the_answers_of_are_not_hoarded() {
+        let mut lab = lab(QUICK).await;
+        let mut sent = 0_usize;
+        let ping = Message::Ping(Bytes::from(vec![1; 125]));
+        while lab.client.feed(ping.clone()).await.is_ok()
+            && timeout(Duration::from_millis(100), lab.client.flush()).await.is_ok()
+        {
+            sent += 125;
+            assert!(sent < 1024 * 1024, "all are taken");
+        }
+        // Once it reads again, every answer is there.
+        let mut answers = 0;
+        while answers < sent {
+            match timeout(Duration::from_secs(5), lab.client.next()).await.unwrap().unwrap().unwrap() {
+                Message::Pong(payload) => answers += payload.len(),
+                other => assert!(matches!(other, Message::Ping(_)), "{other:?}"),
+            }
+        }
+        lab.server.write_all(b"picture").await.unwrap();
+        loop {
+            if let Message::Binary(bytes) = lab.client.next().await.unwrap().unwrap() {
+                break assert_eq!(&bytes[..], b"picture");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_browser_that_takes_a_little_stays() {
+        let mut lab = lab(QUICK).await;
+        let (mut from, mut to) = tokio::io::split(lab.server);
+        let serving = tokio::spawn(async move {
+            while to.write_all(&[0; 4096]).await.is_ok() {}
+            from.read(&mut [0]).await
+        });
+        // Each message takes longer than a pong may, but some of it is taken all the time.
+        let raw = lab.client.get_mut();
+        let mut piece = vec![0; 4096];
+        for _ in 0..40 {
+            raw.read_exact(&mut piece).await.unwrap();
+            tokio::time::sleep(QUICK.silence / 10).await;
+        }
+        assert!(!lab.ended.is_finished());
+        lab.stop.send_replace(Some(End::Cut));
+        assert_eq!(lab.ended.await.unwrap().0, End::Cut);
+        serving.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_viewer_who_may_only_look_presses_no_key() {
+        let mut lab = viewing(Timing::default(), Some(ViewOnly::default())).await;
+        lab.client.send(Message::binary(vec![4, 1, 0, 0, 0, 0, 0, 0x61])).await.unwrap();
+        lab.client.send(Message::binary(vec![3, 1, 0, 0, 0, 0, 2, 0x80, 1, 0x90])).await.unwrap();
+        let mut seen = [0; 10];
+        lab.server.read_exact(&mut seen).await.unwrap();
+        assert_eq!(seen[0], 3);
+        lab.client.send(Message::binary(vec![99])).await.unwrap();
+        assert_eq!(close_code(lab.client.next().await), 1002);
+        assert_eq!(lab.ended.await.unwrap().0, End::BrowserProtocol);
+    }
+
+    #[test]
+    fn an_idle_session_holds_no_buffer() {
+        assert!(std::mem::size_of::<Pump<'_, tokio::net::TcpStream, tokio::net::TcpStream>>() < 512);
     }
 }

@@ -4,9 +4,10 @@
 use std::net::IpAddr;
 
 use common::token::{OpenError, Token, TokenKey};
+use hyper::Uri;
 use subtle::ConstantTimeEq as _;
 
-use crate::wire::Open;
+use crate::{screen::Screen, wire::Open};
 
 /// Longest query that is looked at, in bytes.
 const QUERY_LIMIT: usize = 32 * 1024;
@@ -27,8 +28,8 @@ pub enum Refusal {
     /// The token lacks what a console needs.
     #[error("this console address is not complete, open the console again")]
     Incomplete(&'static str),
-    /// A hypervisor whose console needs something that the proxy does not speak.
-    #[error("consoles of this hypervisor are not supported")]
+    /// A hypervisor whose consoles the proxy does not speak.
+    #[error("consoles of virtual machines on {0} are not supported by this console proxy")]
     Unsupported(&'static str),
     /// The address is not the one that asked for the console.
     #[error("this console was opened for another address")]
@@ -56,6 +57,12 @@ impl Refusal {
 pub struct Order {
     /// For the core.
     pub open: Open,
+    /// How the screen is spoken to.
+    pub screen: Screen,
+    /// Whether the viewer may look and no more.
+    pub view_only: bool,
+    /// Whether it is for one picture and no viewer.
+    pub picture: bool,
     /// Viewers of the same key replace each other.
     pub viewer: String,
     /// Name that the browser shows.
@@ -112,18 +119,26 @@ impl Query {
         }
         let session =
             token.session_uuid.filter(|uuid| !uuid.is_empty()).ok_or(Refusal::Incomplete("session"))?;
-        for (given, what) in [
-            (&token.websocket_url, "websocket"),
-            (&token.tunnel_url, "tunnel"),
-            (&token.hyperv_host, "Hyper-V"),
-        ] {
-            if given.as_ref().is_some_and(|given| !given.is_empty()) {
-                return Err(Refusal::Unsupported(what));
-            }
+        if token.hyperv_host.is_some_and(|host| !host.is_empty()) {
+            return Err(Refusal::Unsupported("Hyper-V"));
         }
-        let port = u16::try_from(token.port).map_err(|_| Refusal::Incomplete("port"))?;
+        let given = |text: Option<String>| text.filter(|text| !text.trim().is_empty());
+        let (websocket, tunnel) =
+            (given(token.websocket_url), given(token.tunnel_url).zip(given(token.tunnel_session)));
+        let ask = websocket.is_none();
+        let (screen, to) = match (websocket, tunnel) {
+            (Some(url), _) => websocket_of(url)?,
+            (None, Some((url, session))) => tunnel_of(&url, session)?,
+            (None, None) => {
+                let port = u16::try_from(token.port).map_err(|_| Refusal::Incomplete("port"))?;
+                (Screen::Direct, (host.clone(), port))
+            }
+        };
+        let (port, view_only, picture) = (token.port, token.view_only, token.picture);
         let vm = token.tag.unwrap_or_default();
-        let viewer = match (token.session_requires_new_viewer, vm.is_empty()) {
+        // Who only looks takes nobody's place.
+        let own = token.session_requires_new_viewer || view_only || picture;
+        let viewer = match (own, vm.is_empty()) {
             (true, _) => session.clone(),
             (false, false) => vm.clone(),
             (false, true) => format!("{host}:{port}"),
@@ -133,13 +148,15 @@ impl Query {
             key: 0,
             host,
             port,
+            to,
+            ask,
             vm,
             password,
             ticket: token.ticket,
             session,
             client: client.to_canonical(),
         };
-        Ok(Order { open, viewer, name })
+        Ok(Order { open, screen, view_only, picture, viewer, name })
     }
 }
 
@@ -147,6 +164,34 @@ impl std::fmt::Debug for Query {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Query")
     }
+}
+
+/// The parts of a URL: whether it goes over TLS, host, port, path with query.
+fn parts(url: &str, schemes: [&str; 2]) -> Option<(bool, String, u16, String)> {
+    let uri: Uri = url.trim().parse().ok()?;
+    let tls = schemes.iter().position(|scheme| uri.scheme_str() == Some(scheme))? == 1;
+    // A user with a password, as a URL may have one, is no part of these.
+    let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
+    let host = authority.host().trim_matches(['[', ']']).to_owned();
+    let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    (!host.is_empty()).then(|| (tls, host, port, path.to_owned()))
+}
+
+/// The screen behind XenServer's API.
+fn tunnel_of(url: &str, session: String) -> Result<(Screen, (String, u16)), Refusal> {
+    let (tls, host, port, path) = parts(url, ["http", "https"]).ok_or(Refusal::Incomplete("tunnel"))?;
+    // It becomes a header's value.
+    if !session.bytes().all(|byte| byte.is_ascii_graphic() && byte != b';') {
+        return Err(Refusal::Incomplete("tunnel"));
+    }
+    Ok((Screen::Tunnel { tls, host: host.clone(), path, session }, (host, port)))
+}
+
+/// The screen in VMware's websocket.
+fn websocket_of(url: String) -> Result<(Screen, (String, u16)), Refusal> {
+    let (tls, host, port, _) = parts(&url, ["ws", "wss"]).ok_or(Refusal::Incomplete("websocket"))?;
+    Ok((Screen::Websocket { tls, url: url.trim().to_owned() }, (host, port)))
 }
 
 fn same_address(text: &str, client: IpAddr) -> bool {
@@ -270,7 +315,48 @@ mod tests {
             assert_eq!(order(token, ""), Err(Refusal::Incomplete(what)));
         }
         let tunnel = Token { tunnel_url: Some("https://x/".into()), port: -1, ..token() };
-        assert_eq!(order(tunnel, ""), Err(Refusal::Unsupported("tunnel")));
+        assert_eq!(order(tunnel, ""), Err(Refusal::Incomplete("port")), "a tunnel needs a session");
+        let hyperv = Token { hyperv_host: Some("10.1.1.40".into()), port: 2179, ..token() };
+        let refused = order(hyperv, "").unwrap_err();
+        assert_eq!(refused, Refusal::Unsupported("Hyper-V"));
+        assert!(refused.to_string().contains("Hyper-V"));
+    }
+
+    #[test]
+    fn tunnels_and_websockets_come_from_their_urls() {
+        let tunnel = |url: &str, session: &str| {
+            let (url, session) = (Some(url.to_owned()), Some(session.to_owned()));
+            order(Token { tunnel_url: url, tunnel_session: session, port: -1, ..token() }, "")
+        };
+        let xen = tunnel("https://10.1.1.30/console?uuid=a", "OpaqueRef:1").unwrap();
+        let path = "/console?uuid=a".to_owned();
+        let session = "OpaqueRef:1".to_owned();
+        assert_eq!(xen.screen, Screen::Tunnel { tls: true, host: "10.1.1.30".into(), path, session });
+        assert_eq!(xen.open.to, ("10.1.1.30".to_owned(), 443));
+        assert_eq!((xen.open.host.as_str(), xen.open.port, xen.open.ask), ("10.1.1.20", -1, true));
+        assert_eq!(tunnel("http://x:8080/", "s").unwrap().open.to, ("x".to_owned(), 8080));
+        for (url, session) in [
+            ("ftp://x/", "s"),
+            ("https:///", "s"),
+            ("https://a:b@x/", "s"),
+            ("https://x/", "s\r\nHost: y"),
+            ("https://x/\r\n", "s t"),
+        ] {
+            assert_eq!(tunnel(url, session), Err(Refusal::Incomplete("tunnel")), "{url} {session}");
+        }
+        let websocket =
+            |url: &str| order(Token { websocket_url: Some(url.to_owned()), port: 443, ..token() }, "");
+        let esx = websocket("wss://10.1.1.40:443/ticket/ab").unwrap();
+        assert_eq!(esx.open.to, ("10.1.1.40".to_owned(), 443));
+        assert!(!esx.open.ask);
+        assert_eq!(esx.screen, Screen::Websocket { tls: true, url: "wss://10.1.1.40:443/ticket/ab".into() });
+        assert_eq!(websocket("https://x/"), Err(Refusal::Incomplete("websocket")));
+    }
+
+    #[test]
+    fn who_only_looks_takes_nobodys_place() {
+        let looking = order(Token { view_only: true, ..token() }, "").unwrap();
+        assert_eq!((looking.viewer.as_str(), looking.view_only), ("session-uuid", true));
     }
 
     #[test]

@@ -9,6 +9,8 @@ use crate::end::End;
 
 /// Snapshot: [`Settings`].
 pub const SETTINGS: &str = "settings";
+/// Snapshot: [`Trust`].
+pub const TRUST: &str = "trust";
 /// Snapshot: keys of the sessions that an operator wants gone.
 pub const CUT: &str = "cut";
 /// Question: [`Open`], answered by [`Verdict`] and, where granted, the connection to the hypervisor.
@@ -50,15 +52,38 @@ impl fmt::Debug for Settings {
     }
 }
 
+/// Certificates towards hypervisors, PEM; empty where there is none.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trust {
+    /// Who vouches for VNC servers.
+    pub authorities: String,
+    /// The proxy's own certificate, for servers that ask for one.
+    pub chain: String,
+    /// Its key; a secret.
+    pub key: String,
+    /// Who vouches for XenServer and VMware; where it is empty, any certificate of theirs will do.
+    pub web: String,
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Trust")
+    }
+}
+
 /// A session that serve has checked as far as it can.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Open {
     /// Key of the session between core and serve, never used twice.
     pub key: u64,
-    /// Address or name of the hypervisor.
+    /// Address or name of the hypervisor, as management knows it.
     pub host: String,
-    /// Its VNC port.
-    pub port: u16,
+    /// Its VNC port, as management knows it; -1 where a tunnel leads to the screen.
+    pub port: i32,
+    /// Where to connect to: address or name, and port.
+    pub to: (String, u16),
+    /// Whether management has to agree; VMware's tickets stand for that.
+    pub ask: bool,
     /// UUID of the VM.
     pub vm: String,
     /// Its VNC password; a secret.
@@ -86,8 +111,8 @@ impl fmt::Debug for Open {
 impl Open {
     /// Whether `other` is the same viewer of the same screen.
     pub fn is_same_viewer(&self, other: &Self) -> bool {
-        (&self.host, self.port, &self.vm, &self.password, &self.session, self.client)
-            == (&other.host, other.port, &other.vm, &other.password, &other.session, other.client)
+        (&self.host, self.port, &self.to, &self.vm, &self.password, &self.session, self.client)
+            == (&other.host, other.port, &other.to, &other.vm, &other.password, &other.session, other.client)
     }
 
     /// What a load report says of the session; `id` counts from 1, `now` is in milliseconds since 1970.
@@ -96,7 +121,7 @@ impl Open {
             id,
             client_info: String::new(),
             host: self.host.clone(),
-            port: i32::from(self.port),
+            port: self.port,
             tag: self.vm.clone(),
             create_time: now,
             last_used_time: now,
@@ -170,6 +195,12 @@ pub struct Alive {
     pub key: u64,
     /// What a load report says of it; the report's own `id` is the core's.
     pub connection: Connection,
+    /// Address of the browser.
+    pub client: IpAddr,
+    /// Bytes from the hypervisor to the browser.
+    pub down: u64,
+    /// Bytes from the browser to the hypervisor.
+    pub up: u64,
 }
 
 /// What a listening socket is for.

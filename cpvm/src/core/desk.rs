@@ -8,7 +8,7 @@ use std::{
 };
 
 use common::{
-    channel::message::Message,
+    channel::{message::Message, tls::AgentFiles},
     command::console::{ConsoleAccessAuthenticationAnswer, ConsoleAccessAuthenticationCommand},
     handover::Event,
     program,
@@ -17,13 +17,19 @@ use rustix::net::sockopt;
 use tokio::{net::TcpStream, time::timeout};
 
 use super::{Proxy, gate::Leave, plan, report};
-use crate::wire::{Alive, Denial, Ended, Open, Verdict, now};
+use crate::wire::{Alive, Denial, Ended, Open, TRUST, Trust, Verdict, now};
 
 /// For management's answer.
 const MANAGEMENT_LIMIT: Duration = Duration::from_secs(10);
 /// For the connection to the hypervisor.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const ROUTE_LIMIT: Duration = Duration::from_secs(5);
+/// A hypervisor that acknowledges nothing for so long is gone: milliseconds.
+const UNANSWERED_MS: u32 = 60_000;
+/// For serve to take the certificates.
+const TRUST_LIMIT: Duration = Duration::from_secs(2);
+/// Certificates of XenServer and VMware, or of who vouches for them, where the operator has copied them.
+const WEB_CERTIFICATES: &str = "hypervisors.pem";
 
 /// Answers [`crate::wire::OPEN`].
 pub(super) async fn open(proxy: Arc<Proxy>, event: Event) {
@@ -46,17 +52,39 @@ pub(super) async fn open(proxy: Arc<Proxy>, event: Event) {
 
 async fn admit(proxy: &Proxy, open: &Open) -> Result<OwnedFd, Denial> {
     let leave = proxy.state().gate.take(open, Instant::now()).ok_or(Denial::Unknown)?;
-    if leave == Leave::Fresh {
+    if leave == Leave::Fresh && open.ask {
         ask(proxy, open).await?;
     }
+    trust(proxy).await;
     match timeout(CONNECT_LIMIT, connect(proxy, open)).await.unwrap_or_else(|late| Err(late.into())) {
         Ok(socket) => Ok(socket),
         Err(error) => {
-            tracing::warn!(host = %open.host, port = open.port, %error, "the hypervisor cannot be reached");
+            tracing::warn!(host = %open.to.0, port = open.to.1, %error, "the hypervisor cannot be reached");
             // Management counts the session as used.
             proxy.state().ledger.removed(open.session.clone(), None);
             Err(Denial::Unreachable)
         }
+    }
+}
+
+/// Sees to it that serve has the certificates towards hypervisors as they are now.
+async fn trust(proxy: &Proxy) {
+    let texts = AgentFiles::new(proxy.paths.agent()).texts();
+    let texts = texts.map_err(|error| error.to_string());
+    proxy.health.report("certificates", texts.as_ref().map(drop).map_err(Clone::clone));
+    let Ok(texts) = texts else { return };
+    let web = std::fs::read_to_string(proxy.paths.cache().join(WEB_CERTIFICATES)).unwrap_or_default();
+    let trust = Trust {
+        authorities: texts.authorities.unwrap_or_default(),
+        chain: texts.certificate.unwrap_or_default(),
+        key: texts.key.unwrap_or_default(),
+        web,
+    };
+    match proxy.serve.publish(TRUST, &trust) {
+        Ok(version) => {
+            proxy.serve.applied(version, TRUST_LIMIT).await;
+        }
+        Err(error) => tracing::error!(%error, "serve does not get the certificates"),
     }
 }
 
@@ -91,7 +119,7 @@ async fn ask(proxy: &Proxy, open: &Open) -> Result<(), Denial> {
 }
 
 async fn connect(proxy: &Proxy, open: &Open) -> io::Result<OwnedFd> {
-    if let Some((host, gateway)) = plan::route(&proxy.identity, &open.host) {
+    if let Some((host, gateway)) = plan::route(&proxy.identity, &open.to.0) {
         let words = ["-4", "route", "replace", &host.to_string(), "via", &gateway.to_string(), "dev", "eth1"]
             .map(str::to_owned);
         let added = tokio::task::spawn_blocking(move || program::run("ip", words, b"", ROUTE_LIMIT)).await;
@@ -99,12 +127,14 @@ async fn connect(proxy: &Proxy, open: &Open) -> io::Result<OwnedFd> {
             added.map_err(|error| error.to_string()).and_then(|done| done.map_err(|e| e.to_string()));
         proxy.health.report("route", outcome.map(drop));
     }
-    let stream = TcpStream::connect((open.host.as_str(), open.port)).await?;
+    let stream = TcpStream::connect((open.to.0.as_str(), open.to.1)).await?;
     stream.set_nodelay(true)?;
     sockopt::set_socket_keepalive(&stream, true)?;
     sockopt::set_tcp_keepidle(&stream, Duration::from_secs(30))?;
     sockopt::set_tcp_keepintvl(&stream, Duration::from_secs(10))?;
     sockopt::set_tcp_keepcnt(&stream, 3)?;
+    // A key on its way to a host that has vanished is no reason to wait longer.
+    sockopt::set_tcp_user_timeout(&stream, UNANSWERED_MS)?;
     stream.into_std().map(OwnedFd::from)
 }
 
@@ -112,7 +142,7 @@ async fn connect(proxy: &Proxy, open: &Open) -> io::Result<OwnedFd> {
 pub(super) fn ended(proxy: &Proxy, event: &Event) {
     match event.parse::<Ended>() {
         Ok(ended) => {
-            tracing::info!(key = ended.key, cause = %ended.end, down = ended.down, up = ended.up, "console ended");
+            tracing::debug!(key = ended.key, cause = %ended.end, "serve says that a console has ended");
             close(proxy, ended.key);
         }
         Err(error) => tracing::error!(%error, "serve's word on an ended console cannot be read"),

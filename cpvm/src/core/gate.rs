@@ -89,6 +89,8 @@ mod tests {
             key: 1,
             host: "10.1.1.20".into(),
             port: 5901,
+            to: ("10.1.1.20".into(), 5901),
+            ask: true,
             vm: "vm".into(),
             password: "secret".into(),
             ticket: Some("t".into()),

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -37,6 +38,18 @@ struct Account {
     /// What was granted; `None` where an earlier core did that.
     open: Option<Open>,
     connection: Connection,
+    traffic: Option<Traffic>,
+}
+
+/// Whom an open session serves, and what it has carried, as serve last said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Traffic {
+    /// Address of the browser.
+    pub client: IpAddr,
+    /// Bytes from the hypervisor to the browser.
+    pub down: u64,
+    /// Bytes from the browser to the hypervisor.
+    pub up: u64,
 }
 
 /// What became of a report.
@@ -56,7 +69,7 @@ impl Ledger {
         self.last += 1;
         self.lingering.retain(|(_, session)| *session != open.session);
         let connection = open.connection(self.last, at);
-        self.open.insert(open.key, Account { since: now, open: Some(open), connection });
+        self.open.insert(open.key, Account { since: now, open: Some(open), connection, traffic: None });
     }
 
     /// Closes one. Returns what was granted where it was open here; the caller then says with
@@ -84,18 +97,25 @@ impl Ledger {
     /// those that it has lost are returned, to be closed.
     pub fn alive(&mut self, listed: Vec<Alive>, now: Instant) -> Vec<u64> {
         let keys: BTreeSet<u64> = listed.iter().map(|alive| alive.key).collect();
-        for Alive { key, connection } in listed {
+        for Alive { key, connection, client, down, up } in listed {
             let last = &mut self.last;
             let account = self.open.entry(key).or_insert_with(|| {
                 *last += 1;
-                Account { since: now, open: None, connection: Connection { id: *last, ..connection.clone() } }
+                let connection = Connection { id: *last, ..connection.clone() };
+                Account { since: now, open: None, connection, traffic: None }
             });
+            account.traffic = Some(Traffic { client, down, up });
             account.connection.last_used_time = connection.last_used_time;
         }
         let lost = |(key, account): (&u64, &Account)| {
             (!keys.contains(key) && now.duration_since(account.since) >= UNSEEN).then_some(*key)
         };
         self.open.iter().filter_map(lost).collect()
+    }
+
+    /// The open sessions with their traffic; `None` of those of the last seconds.
+    pub fn sessions(&self) -> impl Iterator<Item = (&Connection, Option<Traffic>)> {
+        self.open.values().map(|account| (&account.connection, account.traffic))
     }
 
     /// The key of the open session with this number.
@@ -160,6 +180,8 @@ mod tests {
             key,
             host: "10.1.1.20".into(),
             port: 5901,
+            to: ("10.1.1.20".into(), 5901),
+            ask: true,
             vm: "vm".into(),
             password: "secret".into(),
             ticket: None,
@@ -174,7 +196,12 @@ mod tests {
     }
 
     fn listed(ledger: &Ledger, keys: &[u64]) -> Vec<Alive> {
-        keys.iter().map(|key| Alive { key: *key, connection: ledger.open[key].connection.clone() }).collect()
+        keys.iter()
+            .map(|key| {
+                let connection = ledger.open[key].connection.clone();
+                Alive { key: *key, connection, client: [203, 0, 113, 7].into(), down: 10, up: 1 }
+            })
+            .collect()
     }
 
     #[test]

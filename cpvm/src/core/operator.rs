@@ -61,19 +61,22 @@ fn status(proxy: &Proxy) -> String {
 }
 
 fn sessions(proxy: &Proxy) -> String {
-    let load = proxy.state().ledger.load();
-    let mut text = "NUMBER VM HYPERVISOR OPEN-SECONDS IDLE-SECONDS SESSION\n".to_owned();
-    for one in load.connections {
+    let mut text =
+        "NUMBER VM HYPERVISOR CLIENT OPEN-SECONDS IDLE-SECONDS BYTES-DOWN BYTES-UP SESSION\n".to_owned();
+    for (one, traffic) in proxy.state().ledger.sessions() {
         let seconds = |since: i64| (now() - since).max(0) / 1000;
+        let client = traffic.map_or_else(|| "-".to_owned(), |traffic| traffic.client.to_string());
         let _ = writeln!(
             text,
-            "{} {} {}:{} {} {} {}",
+            "{} {} {}:{} {client} {} {} {} {} {}",
             one.id,
             if one.tag.is_empty() { "-" } else { &one.tag },
             one.host,
             one.port,
             seconds(one.create_time),
             seconds(one.last_used_time),
+            traffic.map_or(0, |traffic| traffic.down),
+            traffic.map_or(0, |traffic| traffic.up),
             one.session_uuid.as_deref().unwrap_or("-")
         );
     }

@@ -4,49 +4,58 @@
 //! Message boundaries carry no meaning: a browser may send everything at once or byte by byte.
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use futures_util::{SinkExt as _, StreamExt as _};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        self, Message,
-        protocol::{CloseFrame, Role, WebSocketConfig},
-    },
-};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::{Version, reason};
-use crate::end::End;
+use crate::{
+    end::End,
+    websocket::{Decoder, Opcode, append},
+};
 
-/// Largest frame from a browser, in bytes.
-pub const FRAME_LIMIT: usize = 64 * 1024;
-/// Largest message from a browser, all of its frames, in bytes.
-const MESSAGE_LIMIT: usize = 256 * 1024;
 /// Bytes that may come before the screen does; a handshake needs 14.
 const EARLY_LIMIT: usize = 4 * 1024;
+/// Bytes read at a time.
+const PORTION: usize = 1024;
 
 /// A browser's websocket with the bytes that have come but not been used.
 #[derive(Debug)]
 pub struct Browser<S> {
-    socket: WebSocketStream<S>,
+    stream: S,
+    decoder: Decoder,
     early: BytesMut,
+    /// How it has ended, once those bytes are used.
+    end: Option<End>,
+    /// Frames that go out before the next one.
+    replies: Vec<u8>,
+}
+
+/// What is left of a [`Browser`] for the relay.
+#[derive(Debug)]
+pub struct Parts<S> {
+    /// The connection.
+    pub stream: S,
+    /// The reader of its frames.
+    pub decoder: Decoder,
+    /// Bytes of the console that have come.
+    pub early: Bytes,
+    /// How it has ended, after those bytes.
+    pub end: Option<End>,
+    /// Frames that it is still to get.
+    pub replies: Vec<u8>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Browser<S> {
-    /// From a connection whose upgrade has been answered.
-    pub async fn new(stream: S) -> Self {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(16 * 1024)
-            .write_buffer_size(64 * 1024)
-            .max_write_buffer_size(512 * 1024)
-            .max_frame_size(Some(FRAME_LIMIT))
-            .max_message_size(Some(MESSAGE_LIMIT));
-        let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
-        Self { socket, early: BytesMut::new() }
+    /// From a connection whose upgrade has been answered; `first` came with the request.
+    pub fn new(stream: S, first: &[u8]) -> Self {
+        let (early, replies) = (BytesMut::new(), Vec::new());
+        let mut browser = Self { stream, decoder: Decoder::default(), early, end: None, replies };
+        browser.take(&mut first.to_vec());
+        browser
     }
 
     /// Sends the proxy's version and reads the browser's.
     pub async fn greet(&mut self) -> Result<Version, End> {
-        self.send(Version::V3_8.message().as_slice()).await?;
+        self.send(Version::V3_8.message()).await?;
         let greeting: [u8; Version::LENGTH] = self.read().await?;
         Version::parse(&greeting).ok_or(End::BrowserProtocol)
     }
@@ -76,31 +85,50 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Browser<S> {
 
     /// Sends bytes as one message.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> Result<(), End> {
-        self.socket
-            .send(Message::Binary(Bytes::copy_from_slice(bytes.as_ref())))
-            .await
-            .map_err(|e| broken(&e))
+        let mut frame = Vec::new();
+        append(&mut frame, Opcode::Binary, bytes.as_ref());
+        self.write(&frame).await
     }
 
-    /// The websocket and what it has already delivered.
-    pub fn into_parts(self) -> (WebSocketStream<S>, Bytes) {
-        (self.socket, self.early.freeze())
+    /// What the relay goes on with.
+    pub fn into_parts(self) -> Parts<S> {
+        let Self { stream, decoder, early, end, replies } = self;
+        Parts { stream, decoder, early: early.freeze(), end, replies }
     }
 
     /// Ends the session towards the browser; see [`close`].
-    pub async fn close(mut self, end: &End) {
-        close(&mut self.socket, end).await;
+    pub async fn close(mut self, end: End) {
+        close(&mut self.stream, &mut self.decoder, self.replies, end).await;
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), End> {
+        let replies = std::mem::take(&mut self.replies);
+        self.stream.write_all(&[&replies, bytes].concat()).await.map_err(|_| End::BrowserGone)?;
+        self.stream.flush().await.map_err(|_| End::BrowserGone)
+    }
+
+    /// Takes bytes that have come.
+    fn take(&mut self, bytes: &mut [u8]) {
+        let decoded = self.decoder.decode(bytes, &mut self.replies);
+        self.early.extend_from_slice(&bytes[..decoded.data]);
+        let flood = self.early.len().max(self.replies.len()) > EARLY_LIMIT;
+        self.end = if flood { Some(End::BrowserProtocol) } else { decoded.end };
     }
 
     async fn read<const N: usize>(&mut self) -> Result<[u8; N], End> {
         let mut bytes = [0; N];
-        while self.early.len() < N {
-            let message = self.socket.next().await.ok_or(End::BrowserGone)?;
-            if let Some(more) = payload(message)? {
-                if self.early.len() + more.len() > EARLY_LIMIT {
-                    return Err(End::BrowserProtocol);
-                }
-                self.early.extend_from_slice(&more);
+        while self.early.len() < N || self.end == Some(End::BrowserProtocol) {
+            if let Some(end) = self.end {
+                return Err(end);
+            }
+            let mut portion = [0; PORTION];
+            let count = self.stream.read(&mut portion).await.map_err(|_| End::BrowserGone)?;
+            if count == 0 {
+                return Err(End::BrowserGone);
+            }
+            self.take(&mut portion[..count]);
+            if !self.replies.is_empty() {
+                self.write(&[]).await?;
             }
         }
         self.early.copy_to_slice(&mut bytes);
@@ -108,51 +136,50 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Browser<S> {
     }
 }
 
-/// The bytes of a message; `None` for one that only says that the browser is there.
-pub fn payload(message: Result<Message, tungstenite::Error>) -> Result<Option<Bytes>, End> {
-    match message.map_err(|error| broken(&error))? {
-        Message::Binary(bytes) => Ok(Some(bytes)),
-        Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(None),
-        Message::Text(_) => Err(End::BrowserText),
-        Message::Close(_) => Err(End::BrowserClosed),
-    }
-}
-
-/// How a broken websocket ended the session.
-pub fn broken(error: &tungstenite::Error) -> End {
-    match error {
-        tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => End::BrowserClosed,
-        tungstenite::Error::Capacity(_) => End::BrowserTooBig,
-        tungstenite::Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)
-        | tungstenite::Error::Io(_) => End::BrowserGone,
-        _ => End::BrowserProtocol,
-    }
-}
-
-/// Says why the session ends and waits a moment for the browser to have read it; the caller bounds the time.
-pub async fn close<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>, end: &End) {
+/// Sends what is left of earlier frames, says why the session ends, and waits for the browser to have read it; the
+/// caller bounds the time.
+pub async fn close<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    decoder: &mut Decoder,
+    mut frames: Vec<u8>,
+    end: End,
+) {
     let (code, text) = end.close();
-    let frame = CloseFrame { code: code.into(), reason: text.into() };
-    if socket.close(Some(frame)).await.is_ok() {
-        while let Some(Ok(_)) = socket.next().await {}
+    append(&mut frames, Opcode::Close, &[&code.to_be_bytes(), text.as_bytes()].concat());
+    let sent = async {
+        stream.write_all(&frames).await?;
+        stream.flush().await
+    };
+    if sent.await.is_err() {
+        return;
     }
-    // A connection that closes with bytes unread takes the close frame back.
-    if matches!(end, End::BrowserTooBig | End::BrowserProtocol) {
-        let mut unread = [0; 4096];
-        while let Ok(1..) = socket.get_mut().read(&mut unread).await {}
+    // A connection that closes with bytes unread takes the close frame back: what breaks the protocol is read too.
+    let broken = matches!(end, End::BrowserTooBig | End::BrowserProtocol | End::BrowserText);
+    let mut unread = [0; PORTION];
+    let mut done = end == End::BrowserClosed;
+    while !done {
+        let Ok(count @ 1..) = stream.read(&mut unread).await else { break };
+        done = !broken && decoder.decode(&mut unread[..count], &mut Vec::new()).end.is_some();
     }
+    let _ = stream.shutdown().await;
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::{SinkExt as _, StreamExt as _};
     use proptest::prelude::*;
-    use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio::io::{DuplexStream, duplex};
+    use tokio_tungstenite::{
+        WebSocketStream,
+        tungstenite::{Message, protocol::Role},
+    };
 
     use super::*;
+    use crate::websocket::FRAME_LIMIT;
 
     async fn pair() -> (Browser<DuplexStream>, WebSocketStream<DuplexStream>) {
         let (near, far) = duplex(1024 * 1024);
-        (Browser::new(near).await, WebSocketStream::from_raw_socket(far, Role::Client, None).await)
+        (Browser::new(near, &[]), WebSocketStream::from_raw_socket(far, Role::Client, None).await)
     }
 
     async fn received(client: &mut WebSocketStream<DuplexStream>) -> Vec<u8> {
@@ -180,14 +207,21 @@ mod tests {
                         assert_eq!(received(&mut client).await, [0; 4]);
                     }
                 }
-                let (mut socket, early) = browser.into_parts();
-                let mut rest = early.to_vec();
-                while rest.len() < 11 {
-                    rest.extend(payload(socket.next().await.unwrap()).unwrap().unwrap());
-                }
-                assert_eq!(rest, b"early input");
+                assert_eq!(&browser.read::<11>().await.unwrap(), b"early input");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn what_came_with_the_request_counts() {
+        let (near, far) = duplex(1024);
+        let mut first = vec![0x89, 0x80, 0, 0, 0, 0, 0x82, 0x8c, 0, 0, 0, 0];
+        first.extend_from_slice(b"RFB 003.008\n");
+        let mut browser = Browser::new(near, &first);
+        let mut client = WebSocketStream::from_raw_socket(far, Role::Client, None).await;
+        assert_eq!(browser.greet().await, Ok(Version::V3_8));
+        assert!(client.next().await.unwrap().unwrap().is_pong());
+        assert_eq!(received(&mut client).await, b"RFB 003.008\n");
     }
 
     #[tokio::test]
@@ -234,7 +268,7 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let (near, mut far) = duplex(64 * 1024);
-                let mut browser = Browser::new(near).await;
+                let mut browser = Browser::new(near, &[]);
                 far.write_all(&bytes).await.unwrap();
                 far.shutdown().await.unwrap();
                 while browser.read::<1>().await.is_ok() {}

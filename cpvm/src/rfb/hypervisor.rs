@@ -1,14 +1,20 @@
 //! The handshake with the hypervisor's VNC server, up to its description of the screen. Everything
 //! that it says is taken as hostile: lengths are bounded, unknown things end the handshake.
 
-use std::io;
+use std::{io, sync::Arc};
 
+use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::{ServerInit, Version, des};
+use crate::screen::{Duplex, secured};
 
 const NONE: u8 = 1;
 const VNC: u8 = 2;
+const VENCRYPT: u8 = 19;
+/// Kinds of VeNCrypt that check certificates: without and with a password inside.
+const X509_NONE: u32 = 260;
+const X509_VNC: u32 = 261;
 /// Longest reason that is read, in bytes; the wire allows 4 GiB.
 const REASON_LIMIT: u32 = 4 * 1024;
 /// Longest name of a screen, in bytes.
@@ -29,6 +35,24 @@ pub enum Error {
     /// It offers no security type that the proxy knows.
     #[error("it offers only security types {0:?}")]
     Security(Vec<u8>),
+    /// It speaks an unknown version of VeNCrypt, or said no to its choice.
+    #[error("it does not speak VeNCrypt 0.2")]
+    VeNCrypt,
+    /// It offers no kind of VeNCrypt whose certificates can be checked.
+    #[error("it offers only kinds {0:?} of VeNCrypt, none with certificates")]
+    Kinds(Vec<u32>),
+    /// It wants certificates, and the proxy has none.
+    #[error("it wants TLS, and the console proxy has no certificate of its own yet")]
+    NoCertificate,
+    /// TLS was not agreed on.
+    #[error("TLS was not agreed on: {0}")]
+    Tls(io::Error),
+    /// XenServer did not open the screen.
+    #[error("its interface did not open the screen: {0}")]
+    Tunnel(String),
+    /// VMware did not open the screen.
+    #[error("its websocket was not opened: {0}")]
+    Websocket(String),
     /// It did not take the password.
     #[error("it refused the password: {0}")]
     Password(String),
@@ -42,34 +66,55 @@ pub enum Error {
     },
 }
 
-/// Speaks version and security; afterwards the server waits for the client's initialisation.
-/// The caller bounds the time.
-pub async fn authenticate<S>(stream: &mut S, password: &str) -> Result<(), Error>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+/// A VNC server that waits for the client's initialisation.
+pub struct Ready {
+    /// The connection, with TLS where that was agreed on.
+    pub stream: Box<dyn Duplex>,
+    /// Whether it was.
+    pub tls: bool,
+    /// Whether the server has asked for nothing: anybody who reaches it sees the screen.
+    pub open: bool,
+}
+
+/// Speaks version and security. `tls`: for servers with certificates. The caller bounds the time.
+///
+/// # Errors
+/// Why the server cannot be used.
+pub async fn authenticate(
+    mut stream: Box<dyn Duplex>,
+    password: &str,
+    tls: &Option<Arc<ClientConfig>>,
+) -> Result<Ready, Error> {
     let mut greeting = [0; Version::LENGTH];
     stream.read_exact(&mut greeting).await?;
     let version = Version::parse(&greeting).ok_or(Error::Version)?;
     stream.write_all(version.message()).await?;
-    let security = match version {
-        Version::V3_3 => decided(stream).await?,
-        Version::V3_7 | Version::V3_8 => choose(stream).await?,
+    stream.flush().await?;
+    let chosen = match version {
+        Version::V3_3 => decided(&mut stream).await?,
+        Version::V3_7 | Version::V3_8 => choose(&mut stream, tls.is_some()).await?,
     };
+    let mut security = chosen;
+    if chosen == VENCRYPT {
+        security = if vencrypt(&mut stream).await? == X509_VNC { VNC } else { NONE };
+        stream = secured(stream, tls).await?;
+    }
     if security == VNC {
         let mut challenge = [0; des::LENGTH];
         stream.read_exact(&mut challenge).await?;
         stream.write_all(&des::response(password, challenge)).await?;
+        stream.flush().await?;
     }
+    let ready = |stream| Ready { stream, tls: chosen == VENCRYPT, open: chosen == NONE };
     // Before 3.8 a server says nothing about a connection without authentication.
     if security == NONE && version < Version::V3_8 {
-        return Ok(());
+        return Ok(ready(stream));
     }
     match stream.read_u32().await? {
-        0 => Ok(()),
+        0 => Ok(ready(stream)),
         code => {
             let text = match (version, code) {
-                (Version::V3_8, _) => reason(stream).await?,
+                (Version::V3_8, _) => reason(&mut stream).await?,
                 (_, 2) => "too many attempts".to_owned(),
                 _ => "authentication failed".to_owned(),
             };
@@ -78,12 +123,40 @@ where
     }
 }
 
+/// VeNCrypt 0.2 up to where TLS begins; the kind that was chosen.
+async fn vencrypt<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<u32, Error> {
+    let mut version = [0; 2];
+    stream.read_exact(&mut version).await?;
+    if version < [0, 2] {
+        return Err(Error::VeNCrypt);
+    }
+    stream.write_all(&[0, 2]).await?;
+    stream.flush().await?;
+    if stream.read_u8().await? != 0 {
+        return Err(Error::VeNCrypt);
+    }
+    let mut kinds = Vec::new();
+    for _ in 0..stream.read_u8().await? {
+        kinds.push(stream.read_u32().await?);
+    }
+    let Some(kind) = [X509_VNC, X509_NONE].into_iter().find(|kind| kinds.contains(kind)) else {
+        return Err(Error::Kinds(kinds));
+    };
+    stream.write_u32(kind).await?;
+    stream.flush().await?;
+    if stream.read_u8().await? != 1 {
+        return Err(Error::VeNCrypt);
+    }
+    Ok(kind)
+}
+
 /// Says whether others may stay connected, and reads the description of the screen.
 pub async fn initialise<S>(stream: &mut S, shared: u8) -> Result<ServerInit, Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     stream.write_all(&[shared]).await?;
+    stream.flush().await?;
     let mut head = [0; ServerInit::HEAD];
     stream.read_exact(&mut head).await?;
     let length = stream.read_u32().await?;
@@ -105,18 +178,24 @@ async fn decided<S: AsyncRead + Unpin>(stream: &mut S) -> Result<u8, Error> {
     }
 }
 
-/// Versions 3.7 and 3.8: authentication is preferred to none.
-async fn choose<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<u8, Error> {
+/// Versions 3.7 and 3.8: TLS is preferred to a password, that to nothing. Where the proxy has no certificates TLS
+/// could not be checked, and is the last choice, which fails by its name.
+async fn choose<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, tls: bool) -> Result<u8, Error> {
     let count = stream.read_u8().await?;
     if count == 0 {
         return Err(Error::Refused(reason(stream).await?));
     }
     let mut offered = vec![0; usize::from(count)];
     stream.read_exact(&mut offered).await?;
-    let Some(choice) = [VNC, NONE].into_iter().find(|known| offered.contains(known)) else {
+    let order = if tls { [VENCRYPT, VNC, NONE] } else { [VNC, NONE, VENCRYPT] };
+    let Some(choice) = order.into_iter().find(|known| offered.contains(known)) else {
         return Err(Error::Security(offered));
     };
+    if choice == VENCRYPT && !tls {
+        return Err(Error::NoCertificate);
+    }
     stream.write_all(&[choice]).await?;
+    stream.flush().await?;
     Ok(choice)
 }
 
@@ -140,14 +219,14 @@ mod tests {
 
     /// Plays a recorded server and returns what the proxy sent.
     async fn play(server: &[u8], password: &str) -> (Result<(), Error>, Vec<u8>) {
-        let (mut near, mut far) = duplex(64 * 1024);
+        let (near, mut far) = duplex(64 * 1024);
         far.write_all(server).await.unwrap();
+        let tls = Some(common::channel::tls::peer_config(&[], None).unwrap());
         let result = tokio::select! {
-            result = authenticate(&mut near, password) => result,
+            result = authenticate(Box::new(near), password, &tls) => result.map(drop),
             // All was read and more is wanted.
             () = tokio::time::sleep(std::time::Duration::from_millis(200)) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
         };
-        drop(near);
         let mut sent = Vec::new();
         far.read_to_end(&mut sent).await.unwrap();
         (result, sent)
@@ -208,6 +287,22 @@ mod tests {
                 bytes(&[b"RFB 003.003\n", &[0; 4], &super::super::reason("busy")]),
                 "refused the connection: busy",
             ),
+            (
+                "only anonymous TLS",
+                bytes(&[
+                    b"RFB 003.008\n",
+                    &[1, 19, 0, 2, 0, 2],
+                    &258_u32.to_be_bytes(),
+                    &257_u32.to_be_bytes(),
+                ]),
+                "only kinds [258, 257]",
+            ),
+            ("an old VeNCrypt", bytes(&[b"RFB 003.008\n", &[1, 19, 0, 1]]), "VeNCrypt 0.2"),
+            (
+                "certificates that are none",
+                bytes(&[b"RFB 003.008\n", &[2, 1, 19, 0, 2, 0, 1], &261_u32.to_be_bytes(), &[1], b"not TLS"]),
+                "TLS was not agreed on",
+            ),
             ("unknown types", bytes(&[b"RFB 003.008\n", &[2, 16, 30]]), "[16, 30]"),
             ("3.3 unknown type", bytes(&[b"RFB 003.003\n", &[0, 0, 4, 0]]), "[255]"),
             (
@@ -246,11 +341,13 @@ mod tests {
             let greeting = [&b"RFB 003.003\n"[..], b"RFB 003.007\n", b"RFB 003.008\n", b""][version];
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let (mut near, mut far) = duplex(1024);
+                let (near, mut far) = duplex(1024);
                 far.write_all(&[greeting, &tail].concat()).await.unwrap();
                 far.shutdown().await.unwrap();
-                let _ = authenticate(&mut near, "password").await;
-                let _ = initialise(&mut near, 1).await;
+                let tls = Some(common::channel::tls::peer_config(&[], None).unwrap());
+                if let Ok(mut ready) = authenticate(Box::new(near), "password", &tls).await {
+                    let _ = initialise(&mut ready.stream, 1).await;
+                }
             });
         }
     }

@@ -5,6 +5,7 @@
 pub mod browser;
 pub mod des;
 pub mod hypervisor;
+pub mod view;
 
 /// A version that both ends of a handshake can speak (RFC 6143 7.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +62,12 @@ impl ServerInit {
     pub fn new(mut head: [u8; Self::HEAD]) -> Self {
         head[17..].fill(0);
         Self { head }
+    }
+
+    /// Width and height, pixels.
+    pub fn size(&self) -> (usize, usize) {
+        let number = |at: usize| usize::from(u16::from_be_bytes([self.head[at], self.head[at + 1]]));
+        (number(0), number(2))
     }
 
     /// The message with another name.

@@ -19,8 +19,10 @@ use crate::{
     rfb::{
         Version,
         browser::Browser,
-        hypervisor::{self, authenticate, initialise},
+        hypervisor::{Error, Ready, authenticate, initialise},
+        view::ViewOnly,
     },
+    screen::{Credentials, Duplex, Screen, secured, tunnel, websocket},
     ticket::{Order, Query},
     wire::{OPEN, Verdict},
 };
@@ -35,45 +37,85 @@ const HYPERVISOR_LIMIT: Duration = Duration::from_secs(10);
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
 /// A console that is not opened: what the user is told, and the word for the counters.
-struct Turned {
-    text: String,
+pub(super) struct Turned {
+    pub(super) text: String,
     label: &'static str,
     /// Whether it counts against the address.
     suspicious: bool,
 }
 
+impl Turned {
+    fn not_now(text: &str, label: &'static str) -> Self {
+        Self { text: text.to_owned(), label, suspicious: false }
+    }
+
+    /// Writes it down.
+    pub(super) fn count(&self, app: &App, client: IpAddr) {
+        tracing::info!(%client, reason = self.label, "console refused");
+        app.counters.refused(self.label);
+        if self.suspicious {
+            app.limits.failed(client, Instant::now());
+        }
+    }
+}
+
 /// Runs a console until it ends.
-pub(super) async fn run<S>(app: &App, stream: S, query: &Query, client: IpAddr)
+pub(super) async fn run<S>(app: &App, mut browser: Browser<S>, query: &Query, client: IpAddr)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let since = Instant::now();
-    let mut browser = Browser::new(stream).await;
-    let end = match in_time(browser.greet()).await {
-        Err(end) => end,
-        Ok(version) => match admit(app, query, client).await {
-            Err(turned) => {
-                tracing::info!(%client, reason = turned.label, "console refused");
-                app.counters.refused(turned.label);
-                if turned.suspicious {
-                    app.limits.failed(client, Instant::now());
-                }
-                let told = in_time(browser.refuse(version, &turned.text)).await;
-                told.err().unwrap_or(End::Refused)
+    let checked = check(app, query, client).and_then(|order| {
+        if order.picture {
+            return Err(Turned::not_now("this address is good for a picture, not for a console", "picture"));
+        }
+        Ok(order)
+    });
+    // VMware speaks to the browser itself.
+    let through = matches!(&checked, Ok(order) if matches!(order.screen, Screen::Websocket { .. }));
+    let mut version = None;
+    if !through {
+        match in_time(browser.greet()).await {
+            Ok(greeted) => version = Some(greeted),
+            Err(end) => {
+                let _ = timeout(CLOSE_LIMIT, browser.close(end)).await;
+                return;
             }
-            Ok((order, session, socket)) => {
-                return session_of(browser, version, &order, session, socket, since).await;
-            }
-        },
+        }
+    }
+    let admitted = match checked {
+        Ok(order) => admit(app, order).await,
+        Err(turned) => Err(turned),
     };
-    let _ = timeout(CLOSE_LIMIT, browser.close(&end)).await;
+    match admitted {
+        Ok((order, session, socket)) => {
+            session_of(app, browser, version, &order, session, socket, since).await
+        }
+        Err(turned) => {
+            turned.count(app, client);
+            let told = refuse(&mut browser, version, &turned.text).await;
+            let end = told.err().unwrap_or(End::Refused);
+            let _ = timeout(CLOSE_LIMIT, browser.close(end)).await;
+        }
+    }
 }
 
-/// All checks, cheapest first; the core is asked last.
-async fn admit(app: &App, query: &Query, client: IpAddr) -> Result<(Order, Session, OwnedFd), Turned> {
-    let not_now = |text: &str, label| Turned { text: text.to_owned(), label, suspicious: false };
+/// Tells why there is no console; `version` is the browser's, once it has greeted.
+async fn refuse<S>(browser: &mut Browser<S>, version: Option<Version>, text: &str) -> Result<(), End>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let version = match version {
+        Some(version) => version,
+        None => in_time(browser.greet()).await?,
+    };
+    in_time(browser.refuse(version, text)).await
+}
+
+/// What can be checked without asking anybody.
+pub(super) fn check(app: &App, query: &Query, client: IpAddr) -> Result<Order, Turned> {
     let Some(settings) = app.settings.load_full() else {
-        return Err(not_now("the console proxy is not ready, try again later", "not_ready"));
+        return Err(Turned::not_now("the console proxy is not ready, try again later", "not_ready"));
     };
     let refused = |refusal: crate::ticket::Refusal| Turned {
         text: refusal.to_string(),
@@ -83,7 +125,12 @@ async fn admit(app: &App, query: &Query, client: IpAddr) -> Result<(Order, Sessi
     let token = query.open(&settings.key).map_err(refused)?;
     let mut order = query.order(token, client, settings.source_check).map_err(refused)?;
     order.open.key = app.sessions.key();
-    app.sessions.place(&order).map_err(|full| not_now(&full.to_string(), full.label()))?;
+    app.sessions.place(&order).map_err(|full| Turned::not_now(&full.to_string(), full.label()))?;
+    Ok(order)
+}
+
+/// Asks the core, which asks management and connects.
+pub(super) async fn admit(app: &App, order: Order) -> Result<(Order, Session, OwnedFd), Turned> {
     match app.core.ask_with_socket(OPEN, &order.open, CORE_LIMIT).await {
         Ok((Verdict::Granted, Some(socket))) => {
             let session = app.sessions.enter(&order);
@@ -94,18 +141,19 @@ async fn admit(app: &App, query: &Query, client: IpAddr) -> Result<(Order, Sessi
             label: denial.label(),
             suspicious: denial.is_suspicious(),
         }),
-        Ok((Verdict::Granted, None)) => Err(not_now("the console proxy failed, see its log", "core")),
+        Ok((Verdict::Granted, None)) => Err(Turned::not_now("the console proxy failed, see its log", "core")),
         Err(error) => {
             tracing::warn!(%error, "a console was not opened");
-            Err(not_now("the console proxy failed, try again later", "core"))
+            Err(Turned::not_now("the console proxy failed, try again later", "core"))
         }
     }
 }
 
 /// An admitted console: handshakes, then the relay.
 async fn session_of<S>(
+    app: &App,
     mut browser: Browser<S>,
-    version: Version,
+    version: Option<Version>,
     order: &Order,
     mut session: Session,
     socket: OwnedFd,
@@ -113,14 +161,15 @@ async fn session_of<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let end = match ready(&mut browser, version, order, socket).await {
+    let end = match ready(app, &mut browser, version, order, socket).await {
         Ok(hypervisor) => {
             session.shown(since);
             let meter = std::sync::Arc::clone(&session.meter);
-            relay(browser, hypervisor, &mut session.orders, &meter, Timing::default()).await
+            let filter = order.view_only.then(ViewOnly::default);
+            relay(browser, hypervisor, filter, &mut session.orders, &meter, Timing::default()).await
         }
         Err(end) => {
-            let _ = timeout(CLOSE_LIMIT, browser.close(&end)).await;
+            let _ = timeout(CLOSE_LIMIT, browser.close(end)).await;
             end
         }
     };
@@ -129,46 +178,83 @@ async fn session_of<S>(
 
 /// Both handshakes. The hypervisor's comes first, so that its refusal can still be told.
 async fn ready<S>(
+    app: &App,
     browser: &mut Browser<S>,
-    version: Version,
+    version: Option<Version>,
     order: &Order,
     socket: OwnedFd,
-) -> Result<TcpStream, End>
+) -> Result<Box<dyn Duplex>, End>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let stream = std::net::TcpStream::from(socket);
-    let opened = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
-    let mut hypervisor = match opened {
-        Ok(stream) => stream,
+    let Ready { mut stream, tls, .. } = match reach(app, order, socket).await {
+        Ok(ready) => ready,
         Err(error) => {
-            tracing::error!(%error, "the hypervisor's connection cannot be used");
-            return Err(End::HypervisorGone);
+            let text = format!("the screen of this virtual machine cannot be opened: {error}");
+            refuse(browser, version, &text).await?;
+            return Err(End::HypervisorRefused);
         }
     };
-    let authenticated = timeout(HYPERVISOR_LIMIT, authenticate(&mut hypervisor, &order.open.password)).await;
-    if let Err(error) = authenticated.unwrap_or_else(|_| Err(late())) {
-        tracing::warn!(host = %order.open.host, port = order.open.port, %error, "the hypervisor refused");
-        let text = format!("the screen of this virtual machine cannot be opened: {error}");
-        in_time(browser.refuse(version, &text)).await?;
-        return Err(End::HypervisorRefused);
-    }
+    let Some(version) = version else { return Ok(stream) };
     let shared = in_time(browser.admit(version)).await?;
-    match timeout(HYPERVISOR_LIMIT, initialise(&mut hypervisor, shared)).await.unwrap_or_else(|_| Err(late()))
-    {
+    match timeout(HYPERVISOR_LIMIT, initialise(&mut stream, shared)).await.unwrap_or_else(|_| Err(late())) {
         Ok(init) => {
-            in_time(browser.send(init.named(&format!("{} ", order.name)))).await?;
-            Ok(hypervisor)
+            // The pages of CloudStack look for this word.
+            let name = format!("{} {}", order.name, if tls { "(TLS backend)" } else { "" });
+            in_time(browser.send(init.named(&name))).await?;
+            Ok(stream)
         }
         Err(error) => {
-            tracing::warn!(host = %order.open.host, port = order.open.port, %error, "no screen");
+            tracing::warn!(host = %order.open.to.0, port = order.open.to.1, %error, "no screen");
             Err(End::HypervisorGone)
         }
     }
 }
 
-fn late() -> hypervisor::Error {
-    hypervisor::Error::Io(std::io::ErrorKind::TimedOut.into())
+/// The way to the screen, up to where a VNC server waits for the client's initialisation, or VMware for the browser.
+pub(super) async fn reach(app: &App, order: &Order, socket: OwnedFd) -> Result<Ready, Error> {
+    let credentials = app.credentials.load_full();
+    let reached = timeout(HYPERVISOR_LIMIT, layers(order, socket, &credentials)).await;
+    let (host, port) = &order.open.to;
+    match reached.unwrap_or_else(|_| Err(late())) {
+        Ok(ready) => {
+            if ready.open && !order.open.password.is_empty() {
+                tracing::warn!(%host, port, vm = %order.open.vm, "this screen has a password and did not ask for it");
+            }
+            Ok(ready)
+        }
+        Err(error) => {
+            tracing::warn!(%host, port, %error, "the hypervisor refused");
+            Err(error)
+        }
+    }
+}
+
+async fn layers(order: &Order, socket: OwnedFd, credentials: &Credentials) -> Result<Ready, Error> {
+    let stream = std::net::TcpStream::from(socket);
+    stream.set_nonblocking(true)?;
+    let stream: Box<dyn Duplex> = Box::new(TcpStream::from_std(stream)?);
+    let layered = async |stream: Box<dyn Duplex>, tls: bool| {
+        if tls { secured(stream, &credentials.web).await } else { Ok(stream) }
+    };
+    match &order.screen {
+        Screen::Direct => authenticate(stream, &order.open.password, &credentials.vnc).await,
+        Screen::Tunnel { tls, host, path, session } => {
+            let mut stream = layered(stream, *tls).await?;
+            tunnel::connect(&mut *stream, host, path, session).await?;
+            let ready = authenticate(stream, &order.open.password, &credentials.vnc).await?;
+            // Behind the interface no server asks for anything.
+            Ok(Ready { tls: *tls, open: false, ..ready })
+        }
+        Screen::Websocket { tls, url } => {
+            let stream = layered(stream, *tls).await?;
+            Ok(Ready { stream: Box::new(websocket::connect(stream, url).await?), tls: *tls, open: false })
+        }
+    }
+}
+
+fn late() -> Error {
+    Error::Io(std::io::ErrorKind::TimedOut.into())
 }
 
 async fn in_time<T>(step: impl Future<Output = Result<T, End>>) -> Result<T, End> {

@@ -16,6 +16,7 @@ pub struct Counters {
     open: Gauge,
     opened: Counter,
     handshake: Histogram,
+    age: Histogram,
     ended: Family<Labels, Counter>,
     refused: Family<Labels, Counter>,
     bytes: Family<Labels, Counter>,
@@ -30,6 +31,11 @@ impl Default for Counters {
             opened: metrics.counter("console_opened", "Console sessions whose screen was shown"),
             handshake: metrics
                 .latency("console_handshake_seconds", "From the websocket to the first picture"),
+            age: metrics.register(
+                "console_session_seconds",
+                "How long ended sessions lasted",
+                Histogram::new([1.0, 10.0, 60.0, 300.0, 1800.0, 3600.0, 4.0 * 3600.0, 24.0 * 3600.0]),
+            ),
             ended: metrics.counters("console_ended", "Ended console sessions, by cause"),
             refused: metrics.counters("console_refused", "Refused console requests, by reason"),
             bytes: metrics.counters("console_bytes", "Bytes carried, by direction"),
@@ -56,10 +62,15 @@ impl Counters {
         self.handshake.observe(seconds);
     }
 
-    /// An admitted session has ended.
-    pub fn ended(&self, end: End, down: u64, up: u64) {
+    /// An admitted session has ended, after so many seconds.
+    pub fn ended(&self, end: End, seconds: f64) {
         self.open.dec();
+        self.age.observe(seconds);
         self.ended.get_or_create(&label("cause", end.label())).inc();
+    }
+
+    /// Bytes were carried.
+    pub fn carried(&self, down: u64, up: u64) {
         self.bytes.get_or_create(&label("direction", "down")).inc_by(down);
         self.bytes.get_or_create(&label("direction", "up")).inc_by(up);
     }

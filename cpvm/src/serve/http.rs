@@ -21,9 +21,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{App, console, limits::Place, page};
-use crate::{ticket::Query, wire::Purpose};
+use super::{App, console, limits::Place, page, picture};
+use crate::{rfb::browser::Browser, ticket::Query, wire::Purpose};
 
+/// Where health is asked for.
+const HEALTH: &str = "/health";
 /// For a request's headers.
 const HEADER_LIMIT: Duration = Duration::from_secs(10);
 /// Bytes of a request's headers; a token takes up to 16 KiB.
@@ -39,7 +41,7 @@ where
         let (app, place) = (Arc::clone(&app), Arc::clone(&place));
         async move {
             let response = match purpose {
-                Purpose::Public => public(&app, request, peer, place),
+                Purpose::Public => public::<S>(&app, request, peer, place).await,
                 Purpose::Status => status(&app, &request),
             };
             Ok::<_, Infallible>(response)
@@ -52,16 +54,28 @@ where
     }
 }
 
-fn public(
+/// Requests of strangers over a connection of kind `S`.
+async fn public<S>(
     app: &Arc<App>,
     mut request: Request<Incoming>,
     peer: SocketAddr,
     place: Arc<Place>,
-) -> Response<Full<Bytes>> {
+) -> Response<Full<Bytes>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = page::plain(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD\n");
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
+    }
+    let client = peer.ip().to_canonical();
+    match request.uri().path() {
+        picture::PATH if *request.method() == Method::GET => {
+            return picture::answer(app, request.uri().query().unwrap_or_default(), client).await;
+        }
+        HEALTH => return health(app),
+        _ => {}
     }
     if !names(request.headers(), "upgrade", "websocket") {
         return page::answer(request.uri().path(), request.headers(), *request.method() == Method::HEAD);
@@ -74,7 +88,6 @@ fn public(
             return response;
         }
     };
-    let client = peer.ip().to_canonical();
     if app.limits.must_wait(client, Instant::now()) {
         app.counters.turned_away("refused_too_often");
         return page::plain(StatusCode::TOO_MANY_REQUESTS, "Too many refused consoles, wait a minute\n");
@@ -92,7 +105,14 @@ fn public(
     let app = Arc::clone(app);
     tokio::spawn(async move {
         match hyper::upgrade::on(&mut request).await {
-            Ok(upgraded) => console::run(&app, TokioIo::new(upgraded), &query, client).await,
+            // The connection itself, without what HTTP needed.
+            Ok(upgraded) => match upgraded.downcast::<TokioIo<S>>() {
+                Ok(parts) => {
+                    let browser = Browser::new(parts.io.into_inner(), &parts.read_buf);
+                    console::run(&app, browser, &query, client).await;
+                }
+                Err(_) => tracing::error!(%peer, "an upgrade of an unknown kind"),
+            },
             Err(error) => tracing::debug!(%peer, %error, "an upgrade broke"),
         }
         drop(place);
@@ -119,11 +139,20 @@ fn names(headers: &HeaderMap, header: &str, word: &str) -> bool {
     values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(word))
 }
 
+/// Whether consoles can be opened: what a balancer or a proxy before this one asks.
+fn health(app: &App) -> Response<Full<Bytes>> {
+    match app.settings.load().is_some() {
+        true => page::plain(StatusCode::OK, "ok\n"),
+        false => page::plain(StatusCode::SERVICE_UNAVAILABLE, "not started by management yet\n"),
+    }
+}
+
 fn status(app: &App, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     if *request.method() != Method::GET {
         return page::plain(StatusCode::METHOD_NOT_ALLOWED, "Only GET\n");
     }
     match request.uri().path() {
+        HEALTH => health(app),
         "/cmd/getstatus" => page::fresh("text/plain", app.sessions.load().text().into()),
         "/metrics" => page::fresh("text/plain; version=0.0.4", app.counters.text().into()),
         _ => page::plain(StatusCode::NOT_FOUND, "Not found\n"),

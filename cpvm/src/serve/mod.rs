@@ -6,12 +6,13 @@ pub mod counters;
 mod http;
 pub mod limits;
 pub mod page;
+mod picture;
 pub mod sessions;
 pub mod tls;
 
 use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use common::{
     handover::{Serve, Update},
     paths::Paths,
@@ -29,7 +30,10 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use self::{counters::Counters, limits::Limits, sessions::Sessions};
-use crate::wire::{CUT, Listener, SETTINGS, Settings};
+use crate::{
+    screen::Credentials,
+    wire::{CUT, Listener, SETTINGS, Settings, TRUST},
+};
 
 /// For a TLS handshake.
 const TLS_LIMIT: Duration = Duration::from_secs(10);
@@ -42,6 +46,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(3);
 struct App {
     core: Serve,
     settings: ArcSwapOption<InForce>,
+    credentials: ArcSwap<Credentials>,
     sessions: Sessions,
     limits: Limits,
     counters: Counters,
@@ -79,6 +84,7 @@ async fn serve(paths: &Paths) -> io::Result<()> {
         sessions: Sessions::new(core.clone(), counters.clone()),
         core,
         settings: ArcSwapOption::empty(),
+        credentials: ArcSwap::default(),
         limits: Limits::default(),
         counters,
     });
@@ -140,6 +146,12 @@ fn apply(app: &Arc<App>, listeners: &mut HashMap<String, JoinHandle<()>>, update
                 Ok(settings) => app.settings.store(Some(Arc::new(settings))),
                 Err(error) => tracing::error!(error, "new settings are not used, those before stay in force"),
             },
+            TRUST => match credentials(&bytes) {
+                Ok(credentials) => app.credentials.store(Arc::new(credentials)),
+                Err(error) => {
+                    tracing::error!(error, "new certificates are not used, those before stay in force");
+                }
+            },
             CUT => match serde_json::from_slice::<Vec<u64>>(&bytes) {
                 Ok(keys) => app.sessions.cut(&keys),
                 Err(error) => tracing::error!(%error, "a list of sessions to cut cannot be read"),
@@ -147,6 +159,10 @@ fn apply(app: &Arc<App>, listeners: &mut HashMap<String, JoinHandle<()>>, update
             _ => tracing::warn!(kind, "an unknown snapshot"),
         },
     }
+}
+
+fn credentials(bytes: &[u8]) -> Result<Credentials, String> {
+    Credentials::new(&serde_json::from_slice(bytes).map_err(|error| error.to_string())?)
 }
 
 fn in_force(bytes: &[u8]) -> Result<InForce, String> {

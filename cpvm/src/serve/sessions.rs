@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Sessions of all browsers together; management assigns 50 to a proxy by default.
-const SESSIONS: usize = 512;
+const SESSIONS: usize = 1536;
 /// Sessions of one address.
 const SESSIONS_EACH: usize = 128;
 
@@ -70,7 +70,19 @@ struct Viewer {
     client: IpAddr,
     connection: Connection,
     meter: Arc<Meter>,
+    /// Bytes down and up that the counters have.
+    counted: (u64, u64),
     stop: watch::Sender<Option<End>>,
+}
+
+impl Viewer {
+    /// Brings the counters up to date, and returns the bytes down and up.
+    fn count(&mut self, counters: &Counters) -> (u64, u64) {
+        let (down, up) = (self.meter.down.load(Ordering::Relaxed), self.meter.up.load(Ordering::Relaxed));
+        counters.carried(down - self.counted.0, up - self.counted.1);
+        self.counted = (down, up);
+        (down, up)
+    }
 }
 
 /// An admitted session. [`Session::end`] closes its account; so does dropping it.
@@ -126,6 +138,7 @@ impl Sessions {
             client: order.open.client,
             connection,
             meter: Arc::clone(&meter),
+            counted: (0, 0),
             stop,
         };
         let mut viewers = self.lock();
@@ -175,12 +188,14 @@ impl Sessions {
     }
 
     fn alive(&self) -> Vec<Alive> {
-        let viewers = self.lock();
+        let mut viewers = self.lock();
         let mut alive: Vec<Alive> = viewers
-            .iter()
+            .iter_mut()
             .map(|(key, viewer)| {
+                let (down, up) = viewer.count(&self.counters);
                 let last_used_time = viewer.meter.used.load(Ordering::Relaxed);
-                Alive { key: *key, connection: Connection { last_used_time, ..viewer.connection.clone() } }
+                let connection = Connection { last_used_time, ..viewer.connection.clone() };
+                Alive { key: *key, connection, client: viewer.client, down, up }
             })
             .collect();
         alive.sort_by_key(|alive| alive.key);
@@ -206,12 +221,13 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let Some(viewer) = self.sessions.lock().remove(&self.key) else { return };
-        let (down, up) = (self.meter.down.load(Ordering::Relaxed), self.meter.up.load(Ordering::Relaxed));
-        self.sessions.counters.ended(self.end, down, up);
+        let Some(mut viewer) = self.sessions.lock().remove(&self.key) else { return };
+        let (down, up) = viewer.count(&self.sessions.counters);
+        self.sessions.counters.ended(self.end, self.started.elapsed().as_secs_f64());
         tracing::info!(
             key = self.key, session = viewer.connection.session_uuid.as_deref().unwrap_or_default(),
-            vm = %viewer.connection.tag, client = %viewer.client, cause = %self.end,
+            vm = %viewer.connection.tag, client = %viewer.client, host = %viewer.connection.host,
+            port = viewer.connection.port, cause = %self.end,
             seconds = self.started.elapsed().as_secs(), down, up, "console ended"
         );
         let ended = Ended { key: self.key, end: self.end, down, up };
@@ -234,12 +250,17 @@ mod tests {
                 key,
                 host: "10.1.1.20".into(),
                 port: 5901,
+                to: ("10.1.1.20".into(), 5901),
+                ask: true,
                 vm: "vm".into(),
                 password: password.into(),
                 ticket: None,
                 session: format!("session {key}"),
                 client: [203, 0, 113, 7].into(),
             },
+            screen: crate::screen::Screen::Direct,
+            view_only: false,
+            picture: false,
             viewer: viewer.into(),
             name: "web 01".into(),
         }
