@@ -1,7 +1,8 @@
 // The console page: connects to the stream that the page's address names and says what goes on.
 
 import RFB from "./novnc.js";
-import { NAMED, type } from "./keys.js";
+import { controls, fullScreen } from "./controls.js";
+import { translate, word } from "./words.js";
 
 const byId = (id) => document.getElementById(id);
 const CLOSED = {
@@ -28,12 +29,17 @@ function parameters(search) {
   return found;
 }
 
-function streamUrl(given) {
-  const secure = location.protocol === "https:";
-  const port = /^[0-9]{1,5}$/.test(given.port ?? "") ? given.port : location.port || (secure ? "443" : "80");
+// Where the stream may be: at the port that the address names, and where the page itself came from. Behind a proxy
+// that puts the page below a path of its own only the latter is ours.
+function streams(given) {
+  const scheme = location.protocol === "https:" ? "wss" : "ws";
+  const prefix = location.pathname.replace(/\/resource\/noVNC\/[^/]*$/, "");
   let query = `token=${encodeURIComponent(given.token)}`;
   if (given.extra) query += `&extra=${encodeURIComponent(given.extra)}`;
-  return `${secure ? "wss" : "ws"}://${location.hostname}:${port}/websockify?${query}`;
+  const here = `${scheme}://${location.host}${prefix}/websockify?${query}`;
+  if (prefix || !/^[0-9]{1,5}$/.test(given.port ?? "")) return [here];
+  const named = `${scheme}://${location.hostname}:${given.port}/websockify?${query}`;
+  return named === here ? [here] : [named, here];
 }
 
 // The state (connecting, connected, disconnected, refused, failed) is on the body for those who drive the page.
@@ -44,23 +50,29 @@ function say(state, text, tone) {
 }
 
 function end(state, title, reason) {
-  say(state, `${title}: ${reason}`, "bad");
-  byId("ended-title").textContent = title;
-  byId("ended-reason").textContent = reason;
+  say(state, `${word(title)}: ${word(reason)}`, "bad");
+  byId("ended-title").textContent = word(title);
+  byId("ended-reason").textContent = word(reason);
   byId("ended").hidden = false;
   for (const button of document.querySelectorAll("[role=toolbar] button:not(#full)")) button.disabled = true;
-  byId("paste-panel").hidden = true;
+  for (const panel of document.querySelectorAll(".panel")) panel.hidden = true;
 }
 
-function connect(given) {
-  const socket = new WebSocket(streamUrl(given), ["binary"]);
+const FAILED = "Failed to connect to server / access token has expired";
+
+// Connects to the first of the places that opens: one that does not has not used up the token.
+function connect(given, [place, ...others]) {
+  const socket = new WebSocket(place, ["binary"]);
   socket.binaryType = "arraybuffer";
+  let opened = false;
+  socket.addEventListener("open", () => { opened = true; });
   // Before the client's own listener, which ends the session: the code says why.
   let closed = null;
   socket.addEventListener("close", (event) => { closed = event; });
   const rfb = new RFB(byId("screen"), socket, { shared: true });
   rfb.scaleViewport = true;
   rfb.showDotCursor = given.show_dot === "true";
+  rfb.viewOnly = given.view_only === "true";
   rfb.focusOnClick = true;
 
   let name = "";
@@ -72,12 +84,13 @@ function connect(given) {
     const secure = location.protocol === "https:";
     const behind = name.includes("(TLS backend)");
     const how = secure ? "encrypted" : behind ? "encrypted behind the proxy only" : "unencrypted";
-    say("connected", `Connected (${how}) to ${name}`, secure || behind ? "good" : "");
+    say("connected", `${word("Connected")} (${word(how)}): ${name}`, secure || behind ? "good" : "");
   };
   rfb.addEventListener("connect", () => {
     connected = true;
     for (const button of document.querySelectorAll("[role=toolbar] button")) button.disabled = false;
     announce();
+    controls(rfb, socket, { gone: () => gone, language: given.language, announce });
     rfb.focus();
   });
   rfb.addEventListener("desktopname", (event) => {
@@ -90,67 +103,26 @@ function connect(given) {
   rfb.addEventListener("disconnect", () => {
     gone = true;
     const code = CLOSED[closed?.code];
-    if (connected) {
+    if (!opened && others.length) {
+      connect(given, others);
+    } else if (connected) {
       end("disconnected", "Disconnected", code || closed?.reason || "The connection was lost. Open the console again.");
     } else if (refused) {
       end("refused", "New connection has been rejected", refused);
     } else {
-      end("failed", "Failed to connect to server / access token has expired", code ?? "Open the console again.");
+      end("failed", FAILED, code ?? "Open the console again.");
     }
   });
-  controls(rfb, () => gone);
 }
 
-function controls(rfb, gone) {
-  byId("cad").addEventListener("click", () => { rfb.sendCtrlAltDel(); rfb.focus(); });
-  for (const button of document.querySelectorAll("[data-press]")) {
-    button.addEventListener("click", () => { rfb.sendKey(...NAMED[button.dataset.press]); rfb.focus(); });
-  }
-  for (const button of document.querySelectorAll("[data-hold]")) {
-    button.addEventListener("click", () => {
-      const down = button.getAttribute("aria-pressed") !== "true";
-      button.setAttribute("aria-pressed", String(down));
-      rfb.sendKey(...NAMED[button.dataset.hold], down);
-      rfb.focus();
-    });
-  }
-  byId("scale").addEventListener("click", () => {
-    rfb.scaleViewport = !rfb.scaleViewport;
-    byId("scale").setAttribute("aria-pressed", String(rfb.scaleViewport));
-    rfb.focus();
-  });
-  const panel = (open) => {
-    byId("paste-panel").hidden = !open;
-    byId("paste").setAttribute("aria-expanded", String(open));
-    if (open) byId("paste-text").focus(); else rfb.focus();
-  };
-  byId("paste").addEventListener("click", () => panel(byId("paste-panel").hidden));
-  byId("paste-clear").addEventListener("click", () => { byId("paste-text").value = ""; byId("paste-text").focus(); });
-  byId("paste-send").addEventListener("click", () => {
-    const text = byId("paste-text").value;
-    panel(false);
-    type((symbol, code, down) => rfb.sendKey(symbol, code, down), text, gone);
-  });
-}
-
-function fullScreen() {
-  const button = byId("full");
-  button.addEventListener("click", () => {
-    if (document.fullscreenElement) document.exitFullscreen();
-    else document.documentElement.requestFullscreen().catch(() => { button.disabled = true; });
-  });
-  document.addEventListener("fullscreenchange", () => {
-    button.setAttribute("aria-pressed", String(document.fullscreenElement !== null));
-  });
-}
-
+translate(document);
 fullScreen();
 const given = parameters(location.search);
 if (given.token) {
   // The token is good for one connection: it has no business in the address bar, history or bookmarks.
   history.replaceState(null, "", location.pathname);
-  say("connecting", "Connecting", "");
-  connect(given);
+  say("connecting", word("Connecting"), "");
+  connect(given, streams(given));
 } else {
   end("failed", "No console session", "Open the console again: each address is good for one connection.");
 }
