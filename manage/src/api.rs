@@ -86,6 +86,9 @@ pub(crate) enum Request {
     ConsoleUrl {
         /// Name of the guest.
         vm: String,
+        /// What the URL is good for.
+        #[serde(default)]
+        look: Look,
     },
     /// A new file for a host to join with: its path, a text.
     HostToken {
@@ -252,6 +255,19 @@ pub(crate) struct SnapshotCopied {
     pub(crate) store: String,
     /// Its path there.
     pub(crate) path: String,
+}
+
+/// What a console's URL is good for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Look {
+    /// The whole console, in place of who has it.
+    #[default]
+    Console,
+    /// Looking, beside others.
+    ViewOnly,
+    /// One picture.
+    Picture,
 }
 
 /// A console's URL.

@@ -88,6 +88,12 @@ pub(crate) enum Command {
     ConsoleUrl {
         /// Name of the guest.
         vm: String,
+        /// Who opens it may look and no more, beside others.
+        #[arg(long)]
+        view_only: bool,
+        /// It is the URL of one picture of the screen, a PNG; `&w=` and `&h=` behind it bound its size.
+        #[arg(long, conflicts_with = "view_only")]
+        picture: bool,
         #[command(flatten)]
         to: To,
     },

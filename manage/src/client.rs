@@ -10,7 +10,7 @@ use std::{
 use serde::de::DeserializeOwned;
 
 use crate::{
-    api::{ConsoleUrl, Event, LIMIT, Reply, Request, Script, SnapshotCopied, Status},
+    api::{ConsoleUrl, Event, LIMIT, Look, Reply, Request, Script, SnapshotCopied, Status},
     cli::{Router, Snapshot, Template as TemplateCommand, To, Vm},
     db::{Template, TemplateState},
     show,
@@ -246,8 +246,8 @@ pub(crate) fn snapshot(command: Snapshot) -> Done {
 }
 
 /// `manage console-url`
-pub(crate) fn console_url(vm: String, to: &To) -> Done {
-    let url: ConsoleUrl = ask(to, &Request::ConsoleUrl { vm })?;
+pub(crate) fn console_url(vm: String, look: Look, to: &To) -> Done {
+    let url: ConsoleUrl = ask(to, &Request::ConsoleUrl { vm, look })?;
     print(to, &url, |url| url.url.clone());
     Ok(())
 }

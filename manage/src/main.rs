@@ -47,7 +47,14 @@ fn main() -> ExitCode {
         Command::Router(command) => client::router(command).map_err(text),
         Command::Template(command) => client::template(command).map_err(text),
         Command::Snapshot(command) => client::snapshot(command).map_err(text),
-        Command::ConsoleUrl { vm, to } => client::console_url(vm, &to).map_err(text),
+        Command::ConsoleUrl { vm, view_only, picture, to } => {
+            let look = match (view_only, picture) {
+                (true, _) => api::Look::ViewOnly,
+                (_, true) => api::Look::Picture,
+                _ => api::Look::Console,
+            };
+            client::console_url(vm, look, &to).map_err(text)
+        }
         Command::HostToken { host, to } => client::host_token(host, &to).map_err(text),
         Command::HostOff { host, to } => client::host_word(Request::HostOff { host }, &to).map_err(text),
         Command::HostDrain { host, to } => client::host_word(Request::HostDrain { host }, &to).map_err(text),

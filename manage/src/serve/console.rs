@@ -19,7 +19,7 @@ use subtle::ConstantTimeEq;
 
 use super::{Manage, answer::ask};
 use crate::{
-    api::ConsoleUrl,
+    api::{ConsoleUrl, Look},
     db::{ConsoleSession, Kind, Redeem, Vm, random_word},
     ids::random_uuid,
 };
@@ -50,7 +50,7 @@ fn minute() -> i64 {
 }
 
 /// Makes a URL that is good for one connection within the next minute.
-pub(super) async fn url(manage: &Manage, name: &str) -> Result<ConsoleUrl, String> {
+pub(super) async fn url(manage: &Manage, name: &str, look: Look) -> Result<ConsoleUrl, String> {
     let vm = manage.find(name)?;
     if vm.kind != Kind::Guest {
         return Err(format!("{name} has no screen: only guests have"));
@@ -73,6 +73,8 @@ pub(super) async fn url(manage: &Manage, name: &str) -> Result<ConsoleUrl, Strin
         tag: Some(vm.uuid.clone()),
         display_name: Some(vm.display().to_owned()),
         session_uuid: Some(session.uuid.clone()),
+        view_only: look == Look::ViewOnly,
+        picture: look == Look::Picture,
         ..Token::default()
     };
     token.ticket = Some(ticket::ticket(&manage.ticket_secret, &token, minute()));
@@ -80,11 +82,15 @@ pub(super) async fn url(manage: &Manage, name: &str) -> Result<ConsoleUrl, Strin
     manage.zoned.db.add_console_session(&session).map_err(|error| error.to_string())?;
     let allow = AllowConsoleAccessCommand { session_uuid: session.uuid.clone(), base: Base::default() };
     ask::<Answer>(&cpvm, Message::wrap(&allow), ASK).await?;
+    let page = format!("resource/noVNC/vnc.html?autoconnect=true&show_dot=true&port={WEBSOCKET}");
+    let place = match look {
+        Look::Console => format!("{page}&token={sealed}"),
+        Look::ViewOnly => format!("{page}&view_only=true&token={sealed}"),
+        Look::Picture => format!("picture?token={sealed}"),
+    };
     Ok(ConsoleUrl {
         vm: vm.display().to_owned(),
-        url: format!(
-            "http://{public}/resource/noVNC/vnc.html?autoconnect=true&show_dot=true&port={WEBSOCKET}&token={sealed}"
-        ),
+        url: format!("http://{public}/{place}"),
         session: session.uuid,
     })
 }

@@ -142,7 +142,7 @@ async fn answer(manage: &Arc<Manage>, request: Request) -> Result<serde_json::Va
         Request::SnapshotCopy { from_store, from_path, to_store, to_folder } => {
             json(template::copy(manage, (&from_store, &from_path), (&to_store, &to_folder)).await?)
         }
-        Request::ConsoleUrl { vm } => json(console::url(manage, &vm).await?),
+        Request::ConsoleUrl { vm, look } => json(console::url(manage, &vm, look).await?),
         Request::HostOff { host } => json(host_off(manage, &known(manage, &host)?.name)?),
         Request::HostDrain { host } => json(drain(manage, &known(manage, &host)?.name, true)?),
         Request::HostResume { host } => json(drain(manage, &known(manage, &host)?.name, false)?),
