@@ -10,11 +10,12 @@ fn main() -> ExitCode {
     match subject {
         "boot" => bench::boot::run(5),
         "image" => bench::image::run(),
-        "router" | "redundancy" | "ssvm" | "vpn" => {
+        "router" | "redundancy" | "ssvm" | "cpvm" | "vpn" => {
             let run = match subject {
                 "router" => bench::router::run,
                 "redundancy" => bench::redundancy::run,
                 "ssvm" => bench::ssvm::run,
+                "cpvm" => bench::cpvm::run,
                 _ => bench::vpn::run,
             };
             if let Err(unknown) = run(parts) {
@@ -23,7 +24,7 @@ fn main() -> ExitCode {
             }
         }
         _ => {
-            eprintln!("bench: no subject '{subject}'; there are: boot image router redundancy ssvm vpn");
+            eprintln!("bench: no subject '{subject}'; there are: boot image router redundancy ssvm cpvm vpn");
             return ExitCode::from(2);
         }
     }

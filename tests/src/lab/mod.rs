@@ -1,5 +1,6 @@
 //! Guards for the things a scenario needs on the machine it runs on.
 
+pub mod cpvm;
 pub mod documents;
 mod namespace;
 pub mod pair;

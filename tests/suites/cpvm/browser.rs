@@ -6,11 +6,16 @@ use fantoccini::{Client, ClientBuilder, Locator};
 use serde_json::json;
 use tests::lab::{Process, wait_tcp};
 
-use super::lab::{LIMIT, Lab, PUBLIC, run, until};
+use tests::lab::cpvm::{LIMIT, Lab, PUBLIC, run, until};
 
 const DRIVER: &str = "127.0.0.1:9515";
 
-async fn chromium(lab: &Lab) -> (Process, Client) {
+pub async fn chromium(lab: &Lab) -> (Process, Client) {
+    speaking(lab, "en").await
+}
+
+/// One whose user reads this language.
+async fn speaking(lab: &Lab, language: &str) -> (Process, Client) {
     let mut driver = lab.world.command("chromedriver");
     driver.args(["--port=9515", "--allowed-ips=127.0.0.1"]);
     let driver = Process::start(driver);
@@ -27,6 +32,7 @@ async fn chromium(lab: &Lab) -> (Process, Client) {
         "--disable-component-update",
         "--disable-sync",
         "--window-size=1024,768",
+        format!("--accept-lang={language}"),
         format!("--user-data-dir={}", profile.display())
     ]);
     capabilities
@@ -42,11 +48,11 @@ async fn state(client: &Client) -> String {
     state.as_str().unwrap().to_owned()
 }
 
-async fn in_state(client: &Client, wanted: &str) {
+pub async fn in_state(client: &Client, wanted: &str) {
     until(wanted, LIMIT, async || state(client).await == wanted).await;
 }
 
-async fn text(client: &Client, element: &str) -> String {
+pub async fn text(client: &Client, element: &str) -> String {
     client.find(Locator::Css(element)).await.unwrap().text().await.unwrap()
 }
 
@@ -57,6 +63,56 @@ async fn colours(client: &Client) -> u64 {
         for (let i = 0; i < d.length && s.size < 16; i += 4) s.add(d[i] << 16 | d[i + 1] << 8 | d[i + 2]); \
         return s.size";
     client.execute(script, vec![]).await.unwrap().as_u64().unwrap()
+}
+
+/// Keeps a picture of the page where somebody wants to look at it.
+pub async fn keep(client: &Client, name: &str) {
+    if let Some(folder) = std::env::var_os("TRIVIUM_PICTURES") {
+        let picture = client.screenshot().await.unwrap();
+        std::fs::write(std::path::Path::new(&folder).join(name), &picture).unwrap();
+    }
+}
+
+#[test]
+fn the_page_works_below_a_path_on_a_phone_and_in_another_language() {
+    run("vncport=8080", true, async |lab| {
+        let _machine = lab.machine(5901, Some("Secr3tPw"));
+        let config = lab.picture("nginx.conf");
+        std::fs::write(
+            &config,
+            format!(
+                "daemon off; user root; pid {0}.pid; error_log {0}.log;\nevents {{}}\nhttp {{ access_log off; server {{ \
+                 listen 203.0.113.7:8088; location /cloud/console/ {{ proxy_pass http://{PUBLIC}/; \
+                 proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; \
+                 proxy_set_header Connection upgrade; }} }} }}\n",
+                config.display()
+            ),
+        )
+        .unwrap();
+        let _proxy = lab.world.spawn("nginx", &["-c", config.to_str().unwrap()]);
+        wait_tcp("203.0.113.7:8088".parse().unwrap(), LIMIT);
+        let (_driver, client) = speaking(lab, "de").await;
+        client.set_window_size(412, 800).await.unwrap();
+        let token = lab.announced(5901, |_| {}).await;
+        let place = "http://203.0.113.7:8088/cloud/console/resource/noVNC/vnc.html";
+        client.goto(&format!("{place}?port=8080&token={token}")).await.unwrap();
+        in_state(&client, "connected").await;
+        assert!(text(&client, "[role=status]").await.contains("Verbunden (unverschlüsselt): web 01"));
+        assert_eq!(text(&client, "#paste").await, "Text einfügen");
+        // The buttons make room, and every one has a name and fits.
+        let wide = "return [...document.querySelectorAll('button, select, textarea')].filter((e) => \
+            e.getBoundingClientRect().right > innerWidth + 1 || !(e.textContent.trim() || e.labels?.length || e.ariaHidden)) \
+            .map((e) => e.id || e.textContent)";
+        assert_eq!(client.execute(wide, vec![]).await.unwrap(), json!([]));
+        keep(&client, "phone.png").await;
+        client.find(Locator::Css("#menu")).await.unwrap().click().await.unwrap();
+        assert!(!client.find(Locator::Css("#cad")).await.unwrap().is_displayed().await.unwrap());
+        keep(&client, "phone-closed.png").await;
+        client.goto(&format!("{place}?token={token}")).await.unwrap();
+        in_state(&client, "refused").await;
+        assert!(text(&client, "#ended-reason").await.contains("abgelaufen oder wurde schon benutzt"));
+        client.close().await.unwrap();
+    });
 }
 
 #[test]
@@ -72,14 +128,12 @@ fn the_page_shows_the_screen_and_says_why_it_does_not() {
         in_state(&client, "connected").await;
         until("more than one colour", LIMIT, async || colours(&client).await > 1).await;
         assert!(client.title().await.unwrap().starts_with("web 01"));
-        assert!(text(&client, "[role=status]").await.contains("to web 01"));
+        assert!(text(&client, "[role=status]").await.contains("(unencrypted): web 01"));
         let address = client.current_url().await.unwrap();
         assert!(address.query().is_none(), "the token is gone from the address: {address}");
         let picture = client.screenshot().await.unwrap();
         assert!(picture.len() > 5000, "a picture of {} bytes", picture.len());
-        if let Some(folder) = std::env::var_os("TRIVIUM_PICTURES") {
-            std::fs::write(std::path::Path::new(&folder).join("console.png"), &picture).unwrap();
-        }
+        keep(&client, "console.png").await;
         // Its buttons and typed text reach the machine.
         let before = lab.operator(&["sessions"]).await.stdout;
         assert_eq!(before.lines().count(), 2, "{before}");

@@ -1,10 +1,9 @@
 //! The console proxy's two processes against a management end, QEMU's VNC servers and browsers.
 
 mod browser;
-mod lab;
-mod management;
+mod hypervisors;
 mod page;
 mod refusals;
 mod sessions;
 mod start;
-mod viewer;
+mod typing;

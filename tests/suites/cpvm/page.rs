@@ -1,6 +1,6 @@
 //! The page over HTTP, as a stranger asks for it.
 
-use super::lab::run;
+use tests::lab::cpvm::run;
 
 #[test]
 fn the_page_is_served_and_nothing_else() {
@@ -21,6 +21,7 @@ fn the_page_is_served_and_nothing_else() {
         ] {
             assert!(lower.contains(header), "{header}: {page}");
         }
+        assert!(lower.contains("default-src 'none'") && !lower.contains("unsafe-"), "{page}");
         let head = ask("--head", "/resource/noVNC/app.js");
         assert!(head.contains("200 OK") && head.to_lowercase().contains("text/javascript"), "{head}");
         assert!(ask("-X POST", "/resource/noVNC/vnc.html").starts_with("HTTP/1.1 405"));
@@ -38,6 +39,10 @@ fn the_page_is_served_and_nothing_else() {
             "/metrics",
         ] {
             assert!(ask("", path).starts_with("HTTP/1.1 404"), "{path}");
+        }
+        for address in ["203.0.113.5", "10.1.1.22:8001"] {
+            let health = lab.world.ok(&format!("curl -s -w '%{{http_code}}' http://{address}/health"));
+            assert_eq!(health, "ok\n200");
         }
         let upgrade = "-H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Key: x'";
         let old = ask(&format!("{upgrade} -H 'Sec-WebSocket-Version: 12'"), "/websockify");

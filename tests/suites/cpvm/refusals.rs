@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use tests::lab::wait_until;
 
-use super::{
-    lab::{PUBLIC, run},
+use tests::lab::cpvm::{
     management::{Mood, succeeded},
     viewer::Viewer,
+    {PUBLIC, run},
 };
 
 const BROWSER: &str = "203.0.113.7";
@@ -30,8 +30,6 @@ fn tokens_that_are_not_good_open_nothing() {
         }
         let incomplete = lab.announced(0, |_| {}).await;
         assert!(Viewer::refused(&format!("token={incomplete}"), BROWSER).await.contains("not complete"));
-        let tunnel = lab.announced(5999, |token| token.tunnel_url = Some("https://x/".into())).await;
-        assert!(Viewer::refused(&format!("token={tunnel}"), BROWSER).await.contains("not supported"));
         assert!(lab.management.asked().is_empty());
 
         // Whoever guesses has to wait; others need not.
@@ -79,8 +77,8 @@ fn management_has_the_last_word() {
     });
 }
 
-async fn wait_until_asked(lab: &super::lab::Lab, count: usize) {
-    super::lab::until("management is asked", super::lab::LIMIT, async || {
+async fn wait_until_asked(lab: &tests::lab::cpvm::Lab, count: usize) {
+    tests::lab::cpvm::until("management is asked", tests::lab::cpvm::LIMIT, async || {
         lab.management.asked().len() >= count
     })
     .await;
@@ -119,7 +117,7 @@ fn hypervisors_that_refuse_are_named() {
         let told = Viewer::refused(&format!("token={token}"), BROWSER).await;
         assert!(told.contains("cannot be reached"), "{told}");
         // Management counts both as used, and hears of their end.
-        super::lab::until("both are reported as removed", super::lab::LIMIT, async || {
+        tests::lab::cpvm::until("both are reported as removed", tests::lab::cpvm::LIMIT, async || {
             lab.management.removed().len() == 2
         })
         .await;

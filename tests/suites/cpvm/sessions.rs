@@ -5,10 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{
-    lab::{LIMIT, WORLD, run, until},
-    viewer::Viewer,
-};
+use tests::lab::cpvm::{LIMIT, WORLD, run, until, viewer::Viewer};
 
 const BROWSER: &str = "203.0.113.7";
 /// A side that ends ends the other within this time; the machine may be busy.
@@ -39,6 +36,14 @@ fn a_console_shows_the_screen_opens_once_and_is_reported_once() {
         assert!(status.contains(&session) && !status.contains("removedSessions"), "{status}");
         let listed = lab.operator(&["sessions"]).await.stdout;
         assert!(listed.contains("vm-5901 10.1.1.11:5901"), "{listed}");
+        until("traffic is counted while the session is open", LIMIT, async || {
+            let listed = lab.operator(&["sessions"]).await.stdout;
+            let words: Vec<&str> = listed.lines().nth(1).unwrap().split(' ').collect();
+            words[3] == BROWSER && words[6].parse::<usize>().unwrap() >= width as usize * height as usize * 4
+        })
+        .await;
+        let metrics = lab.world.ok("curl -s http://10.1.1.22:8001/metrics");
+        assert!(metrics.contains("trivium_console_bytes_total{direction=\"up\"} 1"), "{metrics}");
 
         let told = Viewer::refused(&format!("token={token}"), BROWSER).await;
         assert!(told.contains("already used"), "{told}");
@@ -51,7 +56,22 @@ fn a_console_shows_the_screen_opens_once_and_is_reported_once() {
         for _ in 0..2 {
             lab.management.next_report(|info| info.removed_sessions.is_some()).await;
         }
-        assert_eq!(lab.management.removed(), [session]);
+        assert_eq!(lab.management.removed(), std::slice::from_ref(&session));
+        let metrics = lab.world.ok("curl -s http://10.1.1.22:8001/metrics");
+        for line in [
+            "trivium_console_ended_total{cause=\"browser_closed\"} 1",
+            "trivium_console_session_seconds_count 1",
+            "trivium_console_sessions 0",
+        ] {
+            assert!(metrics.contains(line), "{line}: {metrics}");
+        }
+        // One line says all of it.
+        let said = lab.serve.output();
+        let lines: Vec<&str> = said.lines().filter(|line| line.contains("console ended")).collect();
+        assert_eq!(lines.len(), 1, "{said}");
+        for part in [&session, "vm-5901", BROWSER, WORLD, "browser_closed", "seconds", "down", "up"] {
+            assert!(lines[0].contains(part), "{part}: {}", lines[0]);
+        }
         assert!(!lab.world.ok("curl -s http://10.1.1.22:8001/cmd/getstatus").contains("vm-5901"));
     });
 }
@@ -94,6 +114,61 @@ fn viewers_take_over_and_operators_cut() {
         assert_eq!(second.closed().await, Some((4003, "session ended by an operator".into())));
         beside.picture().await;
         until("both ends are reported", LIMIT, async || lab.management.removed().len() == 2).await;
+    });
+}
+
+#[test]
+fn who_may_only_look_looks_beside_others() {
+    run("vncport=8080", true, async |lab| {
+        let machine = lab.machine(5901, None);
+        let full = lab.announced(5901, |_| {}).await;
+        let (mut full, _) = Viewer::shown(&full).await;
+        let looking = lab.announced(5901, |token| token.view_only = true).await;
+        let (mut looking, _) = Viewer::shown(&looking).await;
+        looking.picture().await;
+        // The key of who looks is dropped, that of the other one arrives.
+        looking.send(&[4, 1, 0, 0, 0, 0, 0, 0x62, 4, 0, 0, 0, 0, 0, 0, 0x62]).await;
+        looking.picture().await;
+        full.send(&[4, 1, 0, 0, 0, 0, 0, 0x61, 4, 0, 0, 0, 0, 0, 0, 0x61]).await;
+        until("the key arrives", LIMIT, async || machine.output().contains("qcode a, down 0")).await;
+        assert!(!machine.output().contains("qcode b,"), "{}", machine.output());
+        full.picture().await;
+    });
+}
+
+#[test]
+fn a_picture_is_taken_by_a_token_of_its_own() {
+    run("vncport=8080", true, async |lab| {
+        let _machine = lab.machine(5901, Some("Secr3tPw"));
+        let fetch = |token: &str, more: &str| {
+            let file = lab.picture("screen.png");
+            let line = format!(
+                "curl -s -o {} -w '%{{http_code}} %{{content_type}}' 'http://203.0.113.5/picture?token={token}{more}'",
+                file.display()
+            );
+            (lab.world.ok(&line), std::fs::read(file).unwrap())
+        };
+        let console = lab.announced(5901, |_| {}).await;
+        assert!(fetch(&console, "").0.starts_with("403"), "a console's token is good for a console");
+        let token = lab.announced(5901, |token| token.picture = true).await;
+        let told = Viewer::refused(&format!("token={token}"), BROWSER).await;
+        assert!(told.contains("for a picture"), "{told}");
+        let (mut viewer, _) = Viewer::shown(&console).await;
+        let (head, png) = fetch(&token, "&w=320");
+        assert_eq!(head, "200 image/png");
+        assert!(png.starts_with(b"\x89PNG") && png[16..20] == [0, 0, 1, 64], "{:?}", &png[..24]);
+        assert!(png.len() > 500, "{} bytes", png.len());
+        if let Some(folder) = std::env::var_os("TRIVIUM_PICTURES") {
+            std::fs::write(std::path::Path::new(&folder).join("thumbnail.png"), &png).unwrap();
+        }
+        // Once, and nobody's console ends for it.
+        let (again, text) = fetch(&token, "");
+        assert!(
+            again.starts_with("403") && String::from_utf8_lossy(&text).contains("already used"),
+            "{again}"
+        );
+        viewer.picture().await;
+        until("the picture's session has ended", LIMIT, async || lab.management.removed().len() == 1).await;
     });
 }
 

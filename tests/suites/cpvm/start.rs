@@ -11,10 +11,7 @@ use common::{
 };
 use tests::lab::wait_tcp;
 
-use super::{
-    lab::{LIMIT, PUBLIC, run, until},
-    management::succeeded,
-};
+use tests::lab::cpvm::{LIMIT, PUBLIC, management::succeeded, run, until};
 
 const STORE: &[u8] = include_bytes!("../../../cpvm/testdata/cpvm.jks");
 const STORE_PASSWORD: &str = "AAECAwQFBgcICQoLDA0ODw==";

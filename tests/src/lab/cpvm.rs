@@ -1,6 +1,9 @@
 //! A console proxy in a namespace of its own, and around it the world: management and hypervisors at
 //! 10.1.1.11, browsers at 203.0.113.7 and 203.0.113.8.
 
+pub mod management;
+pub mod viewer;
+
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
@@ -9,26 +12,35 @@ use std::{
     time::{Duration, Instant},
 };
 
+use self::management::{HASH_KEY, Management};
+use super::{Namespace, Process, binary, join, wait_tcp};
 use common::{
+    channel::tls::{AgentFiles, Authority, Issue, Issued, KeyKind},
     paths::Paths,
     shim::wire::{self, Reply, Request},
     token::{Token, ticket},
 };
-use tests::lab::{Namespace, Process, binary, join, wait_tcp};
-
-use super::management::{HASH_KEY, Management};
 
 /// Longest wait for anything; the machine may be busy.
 pub const LIMIT: Duration = Duration::from_secs(60);
+/// Where browsers find the proxy.
 pub const PUBLIC: &str = "203.0.113.5";
+/// Management and hypervisors.
 pub const WORLD: &str = "10.1.1.11";
 
+/// The proxy's two halves and what is around them.
 pub struct Lab {
+    /// `cpvm core`.
     pub core: Process,
+    /// `cpvm serve`.
     pub serve: Process,
+    /// What the proxy has joined.
     pub management: Arc<Management>,
+    /// Around the proxy.
     pub world: Namespace,
+    /// The proxy's own.
     pub proxy: Namespace,
+    /// The proxy's disk.
     pub folder: tempfile::TempDir,
     sessions: std::cell::Cell<u32>,
 }
@@ -92,6 +104,7 @@ impl Lab {
         wait_tcp(format!("{PUBLIC}:8080").parse().unwrap(), LIMIT);
     }
 
+    /// Paths of the proxy's disk.
     pub fn paths(&self) -> Paths {
         Paths::below(self.folder.path())
     }
@@ -132,17 +145,50 @@ impl Lab {
 
     /// A QEMU machine whose screen shows the firmware's greeting, on this VNC port.
     pub fn machine(&self, port: u16, password: Option<&str>) -> Process {
+        self.machine_with(port, password, None)
+    }
+
+    /// The same behind TLS; `tls` is QEMU's object of that, whose id is `tls`.
+    pub fn machine_with(&self, port: u16, password: Option<&str>, tls: Option<&str>) -> Process {
         let mut command = self.world.command("qemu-system-x86_64");
         let mut screen = format!("{WORLD}:{}", port - 5900);
         if let Some(password) = password {
             command.args(["-object", &format!("secret,id=vnc,data={password}")]);
             screen += ",password-secret=vnc";
         }
+        if let Some(tls) = tls {
+            command.args(["-object", tls]);
+            screen += ",tls-creds=tls";
+        }
         command.args(["-accel", "tcg", "-m", "64", "-display", "none", "-nodefaults", "-vga", "std"]);
+        command.args(["-trace", "input_event_key_qcode"]);
         command.args(["-boot", "menu=on,splash-time=60000", "-vnc", &screen]);
         let process = Process::start(command);
         wait_tcp(format!("{WORLD}:{port}").parse().unwrap(), LIMIT);
         process
+    }
+
+    /// A folder with the certificate of a VNC server as QEMU wants it.
+    pub fn credentials(&self, name: &str, authority: &Authority) -> String {
+        let folder = self.folder.path().join(name);
+        fs::create_dir_all(&folder).unwrap();
+        let issued = issued(authority);
+        for (file, text) in [
+            ("ca-cert.pem", &issued.ca_certificates),
+            ("server-cert.pem", &issued.certificate),
+            ("server-key.pem", &issued.private_key),
+        ] {
+            fs::write(folder.join(file), text).unwrap();
+        }
+        folder.display().to_string()
+    }
+
+    /// Gives the proxy a certificate of its own, as management does.
+    pub fn certify(&self, authority: &Authority) {
+        let issued = issued(authority);
+        AgentFiles::new(self.paths().agent())
+            .install(&issued.certificate, &issued.ca_certificates, &issued.private_key)
+            .unwrap();
     }
 
     /// Connections that the proxy has to this port.
@@ -151,9 +197,16 @@ impl Lab {
         listed.lines().filter(|line| !line.trim().is_empty()).count()
     }
 
+    /// A file beside the proxy's own.
     pub fn picture(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
+}
+
+/// A certificate for the world's address, under another name.
+pub fn issued(authority: &Authority) -> Issued {
+    let wish = Issue { names: vec!["host.example".into()], addresses: vec![], days: 30 };
+    authority.issue(&wish, KeyKind::P256).unwrap()
 }
 
 /// Waits until `ready` says yes, and says how long that took.

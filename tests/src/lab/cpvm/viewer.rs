@@ -12,10 +12,13 @@ use tokio_tungstenite::{
     tungstenite::{Message, client::IntoClientRequest as _},
 };
 
-use super::lab::{LIMIT, PUBLIC};
+use super::{LIMIT, PUBLIC};
 
+/// A browser.
 pub struct Viewer {
+    /// Its websocket.
     pub socket: WebSocketStream<TcpStream>,
+    /// The subprotocol that was agreed on.
     pub protocol: Option<String>,
     bytes: Vec<u8>,
 }
@@ -62,15 +65,18 @@ impl Viewer {
         String::from_utf8(reason).unwrap()
     }
 
+    /// Takes the proxy's version and says its own.
     pub async fn greet(&mut self) {
         assert_eq!(self.read(12).await, b"RFB 003.008\n");
         self.send(b"RFB 003.008\n").await;
     }
 
+    /// Sends bytes as one message.
     pub async fn send(&mut self, bytes: &[u8]) {
         self.socket.send(Message::binary(bytes.to_vec())).await.unwrap();
     }
 
+    /// Reads so many bytes, however they come.
     pub async fn read(&mut self, count: usize) -> Vec<u8> {
         while self.bytes.len() < count {
             match timeout(LIMIT, self.socket.next()).await.expect("bytes in time") {

@@ -23,8 +23,9 @@ use common::{
     token::{Token, TokenKey, ticket},
 };
 
-use super::lab::{LIMIT, WORLD, until};
+use super::{LIMIT, WORLD, until};
 
+/// Key of its tickets.
 pub const HASH_KEY: &str = "c2VjcmV0LWhhc2gta2V5LQ";
 
 /// How authentications are answered.
@@ -38,18 +39,27 @@ pub enum Mood {
     Silent,
 }
 
+/// What it was told and asked.
 #[derive(Debug, Default)]
 pub struct Seen {
+    /// How the proxy joined.
     pub startup: Option<StartupProxyCommand>,
+    /// Every authentication.
     pub asked: Vec<ConsoleAccessAuthenticationCommand>,
+    /// Every load report.
     pub reports: Vec<LoadInfo>,
     /// Every session that was ever reported as removed.
     pub removed: Vec<String>,
     used: HashSet<String>,
 }
 
+/// The management end.
 pub struct Management {
+    /// Key of its tokens.
     pub key: TokenKey,
+    /// Who vouches for it and for what it gives certificates to.
+    pub authority: Authority,
+    /// What it was told and asked.
     pub seen: Mutex<Seen>,
     mood: Mutex<Mood>,
     started: bool,
@@ -58,6 +68,7 @@ pub struct Management {
 }
 
 impl Management {
+    /// Starts it; `started`: it opens the proxy's listeners as soon as that joins.
     pub async fn start(started: bool) -> Arc<Self> {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::open(folder.path(), "ca.example", KeyKind::P256).unwrap();
@@ -67,6 +78,7 @@ impl Management {
             ServerTls::new(&authority, vec!["management".into()], vec![address], policy, Revoked::default());
         let management = Arc::new(Self {
             key: TokenKey::generate().unwrap(),
+            authority,
             seen: Mutex::default(),
             mood: Mutex::new(Mood::Honest),
             started,
@@ -79,22 +91,27 @@ impl Management {
         management
     }
 
+    /// Its port.
     pub fn port(&self) -> u16 {
         self.server.get().unwrap().address().port()
     }
 
+    /// From now on it answers so.
     pub fn set_mood(&self, mood: Mood) {
         *self.mood.lock().unwrap() = mood;
     }
 
+    /// Waits for the proxy.
     pub async fn joined(&self, limit: Duration) {
         until("the proxy joins", limit, async || self.agent().is_some_and(|agent| agent.is_ready())).await;
     }
 
+    /// The proxy, where it is there.
     pub fn agent(&self) -> Option<AttachedAgent> {
         self.server.get().unwrap().agents().named("v-42-VM")
     }
 
+    /// Sends a command and waits for the answer.
     pub async fn ask(&self, command: Message) -> Message {
         self.agent().unwrap().ask(command, SendOptions::default().within(LIMIT)).await.unwrap()
     }
@@ -117,10 +134,12 @@ impl Management {
         })
     }
 
+    /// Every authentication so far.
     pub fn asked(&self) -> Vec<ConsoleAccessAuthenticationCommand> {
         self.seen.lock().unwrap().asked.clone()
     }
 
+    /// Every session that was reported as removed so far.
     pub fn removed(&self) -> Vec<String> {
         self.seen.lock().unwrap().removed.clone()
     }
@@ -159,6 +178,7 @@ fn common_now() -> i64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64
 }
 
+/// Whether an answer says yes.
 pub fn succeeded(answer: &Message) -> bool {
     answer.body["result"].as_bool() == Some(true)
 }
