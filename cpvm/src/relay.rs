@@ -108,6 +108,7 @@ where
         meter,
         heard: Instant::now(),
         held: false,
+        blocked: false,
     };
     let end = match pump.input(&early) {
         Err(end) => end,
@@ -179,7 +180,7 @@ impl Kept {
         self.bytes.split_off(self.from)
     }
 
-    /// Writes what is kept; ready when nothing is. Says how many bytes were taken.
+    /// Writes what is kept; ready when some was taken, or nothing is left. Not zero where the reader took something.
     fn write<W: AsyncWrite + Unpin>(&mut self, to: &mut W, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut taken = 0;
         while self.from < self.bytes.len() {
@@ -197,6 +198,7 @@ impl Kept {
         if self.flush {
             ready!(Pin::new(to).poll_flush(cx))?;
             self.flush = false;
+            taken += 1;
         }
         Poll::Ready(Ok(taken))
     }
@@ -237,6 +239,8 @@ struct Pump<'a, B, H> {
     heard: Instant,
     /// Whether the browser is not read because it takes no replies.
     held: bool,
+    /// Whether the browser takes nothing.
+    blocked: bool,
 }
 
 impl<B, H> Pump<'_, B, H>
@@ -308,11 +312,11 @@ where
 
     fn poll_down(&mut self, buffer: &mut [u8], cx: &mut Context<'_>) -> Poll<End> {
         for _ in 0..TURN {
-            let waited = !self.down.is_empty();
             loop {
                 match self.down.write(&mut self.browser, cx) {
                     Poll::Ready(Ok(taken)) => {
-                        if waited && taken > 0 {
+                        // It took nothing and does again: it has read.
+                        if taken > 0 && std::mem::take(&mut self.blocked) {
                             self.heard = Instant::now();
                         }
                         if self.down.is_empty() {
@@ -320,7 +324,10 @@ where
                         }
                     }
                     Poll::Ready(Err(_)) => return Poll::Ready(End::BrowserGone),
-                    Poll::Pending => return Poll::Pending,
+                    Poll::Pending => {
+                        self.blocked = true;
+                        return Poll::Pending;
+                    }
                 }
             }
             let mut read = ReadBuf::new(&mut buffer[HEAD..]);

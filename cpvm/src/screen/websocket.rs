@@ -100,7 +100,10 @@ impl AsyncWrite for Remote {
 mod tests {
     use futures_util::{SinkExt as _, StreamExt as _};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
-    use tokio_tungstenite::accept_async;
+    use tokio_tungstenite::{
+        accept_hdr_async,
+        tungstenite::handshake::server::{Request, Response},
+    };
 
     use super::*;
 
@@ -108,7 +111,12 @@ mod tests {
     async fn messages_are_a_stream_and_the_far_end_ends_it() {
         let (near, far) = duplex(64 * 1024);
         let serving = tokio::spawn(async move {
-            let mut server = accept_async(far).await.unwrap();
+            #[expect(clippy::result_large_err, reason = "the library's own type")]
+            let agree = |_: &Request, mut response: Response| {
+                response.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("binary"));
+                Ok(response)
+            };
+            let mut server = accept_hdr_async(far, agree).await.unwrap();
             for message in
                 [Message::binary(&b"RFB "[..]), Message::text("no"), Message::binary(&b"003.008\n"[..])]
             {

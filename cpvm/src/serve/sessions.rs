@@ -311,7 +311,7 @@ mod tests {
         let mut held = Vec::new();
         for n in 0..10_000_u64 {
             let mut order = order(n, &n.to_string(), "x");
-            order.open.client = [10, 0, 0, (n % 8) as u8].into();
+            order.open.client = [10, 0, 0, (n % 16) as u8].into();
             if sessions.place(&order).is_err() {
                 break;
             }
