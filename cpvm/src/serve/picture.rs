@@ -31,6 +31,8 @@ pub(super) const PATH: &str = "/picture";
 const LIMIT: Duration = Duration::from_secs(15);
 /// Pixels of the largest screen.
 const PIXELS: usize = 8 * 1024 * 1024;
+/// The encoding of a rectangle that is word of another size of the screen (-223).
+const RESIZED: [u8; 4] = [0xff, 0xff, 0xff, 0x21];
 /// Longest text that a server may send in between, in bytes.
 const TEXT_LIMIT: u32 = 1024 * 1024;
 /// Pictures at a time: each takes memory.
@@ -116,22 +118,17 @@ fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
     response
 }
 
-/// Takes the whole screen.
+/// Takes the whole screen, in the size that it has by then.
 async fn take<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     init: &ServerInit,
 ) -> Result<Picture, NoPicture> {
-    let (width, height) = init.size();
-    if width * height > PIXELS {
-        return Err(NoPicture::Large);
-    }
-    let [w, h] = [width, height].map(|side| (side as u16).to_be_bytes());
-    // 32 bits, blue first; pixels as they are; the whole screen.
+    // 32 bits, blue first; pixels as they are, and word of another size.
     let format = [0, 0, 0, 0, 32, 24, 0, 1, 0, 255, 0, 255, 0, 255, 16, 8, 0, 0, 0, 0];
-    let ask = [3, 0, 0, 0, 0, 0, w[0], w[1], h[0], h[1]];
-    stream.write_all(&[&format[..], &[2, 0, 0, 1, 0, 0, 0, 0], &ask].concat()).await?;
-    stream.flush().await?;
-    let mut picture = Picture { width, height, pixels: vec![0; width * height * 3] };
+    let encodings = [&[2, 0, 0, 2, 0, 0, 0, 0][..], &RESIZED].concat();
+    stream.write_all(&[&format[..], &encodings].concat()).await?;
+    let mut picture = asked(stream, init.size()).await?;
+    let (mut width, mut height) = init.size();
     let mut left = width * height;
     let mut row = vec![0; width * 4];
     while left > 0 {
@@ -143,6 +140,12 @@ async fn take<S: AsyncRead + AsyncWrite + Unpin>(
                     stream.read_exact(&mut head).await?;
                     let number = |at: usize| usize::from(u16::from_be_bytes([head[at], head[at + 1]]));
                     let (x, y, w, h) = (number(0), number(2), number(4), number(6));
+                    if head[8..] == RESIZED {
+                        (width, height, left) = (w, h, w * h);
+                        row = vec![0; width * 4];
+                        picture = asked(stream, (width, height)).await?;
+                        continue;
+                    }
                     if head[8..] != [0; 4] || x + w > width || y + h > height {
                         return Err(NoPicture::Protocol);
                     }
@@ -174,6 +177,20 @@ async fn take<S: AsyncRead + AsyncWrite + Unpin>(
         }
     }
     Ok(picture)
+}
+
+/// Asks for a screen of this size, and makes room for it.
+async fn asked<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    (width, height): (usize, usize),
+) -> Result<Picture, NoPicture> {
+    if width * height > PIXELS {
+        return Err(NoPicture::Large);
+    }
+    let [w, h] = [width, height].map(|side| (side as u16).to_be_bytes());
+    stream.write_all(&[3, 0, 0, 0, 0, 0, w[0], w[1], h[0], h[1]]).await?;
+    stream.flush().await?;
+    Ok(Picture { width, height, pixels: vec![0; width * height * 3] })
 }
 
 async fn skip<S: AsyncRead + Unpin>(stream: &mut S, count: u64) -> io::Result<()> {
@@ -273,6 +290,19 @@ mod tests {
         assert_eq!(picture, Picture { width: 2, height: 2, pixels: (1..=12).collect() });
         let mean = Picture { width: 1, height: 1, pixels: vec![5, 6, 7] };
         assert_eq!(picture.within((1, 400)), mean);
+    }
+
+    #[tokio::test]
+    async fn a_screen_that_changes_its_size_meanwhile_is_taken_in_the_new_one() {
+        let server = [
+            &[0, 0, 0, 2, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 1, 1, 1, 0][..],
+            &[0, 0, 0, 0, 0, 1, 0, 1, 0xff, 0xff, 0xff, 0x21],
+            &[0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 3, 2, 1, 0],
+        ];
+        let picture = taken(2, 2, &server.concat()).await.unwrap();
+        assert_eq!(picture, Picture { width: 1, height: 1, pixels: vec![1, 2, 3] });
+        let huge = [0, 0, 0, 1, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x21];
+        assert!(matches!(taken(2, 2, &huge).await, Err(NoPicture::Large)));
     }
 
     #[tokio::test]
