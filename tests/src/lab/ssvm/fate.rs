@@ -1,11 +1,16 @@
 //! A download whose processes are killed again and again, while its command is repeated, stopped and taken up.
 
-use std::{collections::BTreeSet, fs, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use common::command::storage::{DownloadAnswer, DownloadCommand, ImageFormat, StoreRole};
 
 use super::{
-    Lab, disk, in_lab, in_lab_with_s3,
+    LIMIT, Lab, disk, in_lab, in_lab_with_s3,
     origin::{Act, Origin},
     read, template,
 };
@@ -14,6 +19,9 @@ use super::{
 const RATE: usize = 12 << 20;
 /// Megabytes of the image.
 const SIZE: usize = 20;
+
+/// What is said of a job that has not come to its end.
+const WAITING: [&str; 2] = [" ", "Download success, starting install "];
 
 /// What happens to it.
 #[derive(Debug, Clone, Copy)]
@@ -67,9 +75,8 @@ async fn live(mut lab: Lab, bucket: bool, steps: &[Step]) {
     // One that was stopped may have come to its end before.
     let mut installed = BTreeSet::new();
     for job in &jobs {
-        let known = lab.progress(&command, job, "GET_STATUS").await;
-        if known.error_string.as_deref() != Some("aborted") {
-            let answer: DownloadAnswer = lab.ended(&command, job).await;
+        let answer = come_to_an_end(&lab, &command, job).await;
+        if answer.error_string.as_deref() != Some("aborted") {
             if answer.template_size > 0 {
                 installed.extend(answer.install_path);
             } else {
@@ -80,6 +87,19 @@ async fn live(mut lab: Lab, bucket: bool, steps: &[Step]) {
     assert!(!wanted || !installed.is_empty(), "it was wanted, and is not there");
     let found = if bucket { whole_object(&lab, &file) } else { whole_file(&lab, &file) };
     assert!(!wanted || found, "it was brought, and is not there");
+}
+
+/// Waits until a job is installed, has failed or has been stopped, which takes a while where its store is slow.
+async fn come_to_an_end(lab: &Lab, command: &DownloadCommand, job: &str) -> DownloadAnswer {
+    let begun = Instant::now();
+    loop {
+        let answer = lab.progress(command, job, "GET_STATUS").await;
+        if answer.error_string.as_deref().is_some_and(|text| !WAITING.contains(&text)) {
+            return answer;
+        }
+        assert!(begun.elapsed() < LIMIT, "{answer:?}\n{}", lab.serve.output());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 async fn begun(lab: &Lab, command: &DownloadCommand, jobs: &mut BTreeSet<String>) -> String {
