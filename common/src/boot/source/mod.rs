@@ -1,5 +1,7 @@
-//! Where the boot arguments come from: the kernel's command line, or the file that a KVM host has the
-//! guest agent write.
+//! Where the boot arguments come from: the kernel's command line, what VMware, XenServer and Hyper-V
+//! have for it, or the file that a KVM host has the guest agent write.
+
+mod hypervisor;
 
 use std::{
     fs, io,
@@ -10,6 +12,8 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+
+use hypervisor::Hypervisor;
 
 use super::LIMIT;
 use crate::{
@@ -23,6 +27,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const REWRITE: Duration = Duration::from_secs(10);
 /// Pause between two lines in the log that say what is waited for.
 const REMIND: Duration = Duration::from_secs(30);
+/// Pause between two questions to a hypervisor.
+const ASK: Duration = Duration::from_secs(1);
 /// Version of [`Seen`].
 const VERSION: u32 = 1;
 
@@ -68,7 +74,16 @@ pub fn wait(paths: &Paths, before: Option<&Seen>, limit: Duration) -> io::Result
     }
     let start = Instant::now();
     let mut remind = REMIND;
+    let mut ask = Duration::ZERO;
+    let hypervisor = Hypervisor::of(paths);
     loop {
+        if start.elapsed() >= ask {
+            if let Some(line) = hypervisor.arguments(paths) {
+                tracing::info!(?hypervisor, "boot arguments of the hypervisor");
+                return Ok(Seen { line, written: (0, 0) });
+            }
+            ask = start.elapsed() + ASK;
+        }
         match file(&paths.cmdline()) {
             Some(seen) if Some(&seen) != before => return Ok(seen),
             Some(seen) if start.elapsed() >= REWRITE.min(limit) => {
