@@ -10,6 +10,7 @@
 //! - [`log`], [`journal`], [`metrics`], [`health`], [`timeline`]: what an operator sees of a process.
 //! - [`supervise`]: starts and stops services through the init's supervisor; [`program`]: runs a program to its end.
 //! - [`paths`]: where things lie in a system VM.
+//! - [`roots`]: the two roots of the image, and bundles with a new one.
 //! - [`token`]: the sealed token of a console URL.
 
 pub mod boot;
@@ -23,6 +24,7 @@ pub mod metrics;
 pub mod paths;
 pub mod persist;
 pub mod program;
+pub mod roots;
 pub mod sandbox;
 pub mod shim;
 pub mod supervise;

@@ -37,7 +37,29 @@ copy_modules() {
     depmod -b "$root" "$KVER"
 }
 
-# Makes the RAM disk: busybox, the storage drivers, initrd/init.
+# Puts dmsetup, which checks the root by its hash tree, and the libraries it needs into the RAM disk.
+copy_dmsetup() {
+    local tree=$1 all=$CACHE/initrd-parts name library
+    rm -rf "$all"
+    for name in dmsetup libc6 libdevmapper1.02.1 libselinux1 libudev1 libpcre2-8-0; do
+        dpkg-deb -x "$(deb "$name" "$(locked | awk -v name="$name" '$2 == name { print $3; exit }')")" "$all"
+    done
+    mkdir -p "$tree/usr/lib/x86_64-linux-gnu" "$tree/usr/lib64"
+    ln -s usr/lib64 "$tree/lib64"
+    cp "$all/sbin/dmsetup" "$tree/bin/"
+    cp -L "$all/lib64/ld-linux-x86-64.so.2" "$tree/usr/lib64/" 2>/dev/null ||
+        cp -L "$all"/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 "$tree/usr/lib64/"
+    for name in libc.so.6 libm.so.6 libdevmapper.so.1.02.1 libselinux.so.1 libudev.so.1 libpcre2-8.so.0; do
+        library=$(find "$all" -name "$name" | head -n 1)
+        [ -n "$library" ] || die "no $name for the RAM disk"
+        cp -L "$library" "$tree/usr/lib/x86_64-linux-gnu/$name"
+    done
+    rm -rf "$all"
+    chroot "$tree" /bin/dmsetup --version > /dev/null 2>&1 || chroot "$tree" /lib64/ld-linux-x86-64.so.2 --list /bin/dmsetup > /dev/null ||
+        die "dmsetup lacks a library in the RAM disk"
+}
+
+# Makes the RAM disk: busybox, dmsetup, the storage drivers, initrd/init.
 build_initrd() {
     local out=$1 tree=$CACHE/initrd key
     key=$(key_of initrd modules.initrd lib/kernel.sh packages.lock)
@@ -49,6 +71,7 @@ build_initrd() {
         dpkg-deb -x "$(deb busybox-static "$(locked | awk '$2 == "busybox-static" { print $3 }')")" "$CACHE/busybox"
         cp "$CACHE/busybox/bin/busybox" "$tree/bin/"
         "$tree/bin/busybox" --list | grep -vx busybox | xargs -I{} ln -s busybox "$tree/bin/{}"
+        copy_dmsetup "$tree"
         install -m 755 initrd/init "$tree/init"
         copy_modules modules.initrd "$tree"
         find "$tree" -exec touch -hd @0 {} +

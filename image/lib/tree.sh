@@ -27,6 +27,7 @@ lay_out() {
     unpack_set root "$tree"
     [ "$DEBUG_SHELL" = no ] || unpack_set debug "$tree"
     rm -rf "$tree/usr/share/doc"
+    copy_copyrights "$tree"
     while read -r glob; do
         (cd "$tree" && rm -rf $glob)
     done < <(words prune.list)
@@ -38,6 +39,8 @@ lay_out() {
         mkdir -p "$tree/$path" && chmod "$mode" "$tree/$path" && chown "$owner:$owner" "$tree/$path"
     done < <(sed -e 's/#.*//' -e '/^ *$/d' folders.txt)
     cat "$tree"/usr/share/ca-certificates/mozilla/*.crt > "$tree/etc/ssl/certs/ca-certificates.crt"
+    # Nobody but root starts any of them.
+    find "$tree" -type f -perm /6000 -exec chmod ug-s {} +
     ln -s ../../opt/trivium "$tree/usr/lib/trivium"
     ldconfig -r "$tree"
 }
@@ -70,12 +73,13 @@ squash() { mksquashfs "$@" -comp zstd -Xcompression-level 15 -all-time 0 -mkfs-t
 # Makes the base where its inputs changed; leaves it as cache/base.sq with its tree.
 build_base() {
     local tree=$1 key
-    key=$DEBUG_SHELL-$(key_of packages.lock packages.trim prune.list modules.txt folders.txt rootfs debug lib/tree.sh)
+    key=$DEBUG_SHELL-$(key_of packages.lock packages.trim prune.list modules.txt folders.txt rootfs debug lib/tree.sh lib/bill.sh)
     [ "$(cat "$tree.key" 2>/dev/null)" != "$key" ] || return 0
     say "laying out the root"
     lay_out "$tree"
     say "checking libraries"
     check_libraries "$tree" usr
+    check_copyrights "$tree"
     say "compressing $(du -sm "$tree" | cut -f1) MiB"
     rm -f "$tree.sq"
     squash "$tree" "$tree.sq" -e opt
@@ -90,6 +94,8 @@ lay_out_opt() {
     for name in router ssvm cpvm shim boot; do
         install -m 755 "$bins/$name" "$tree/opt/trivium/$name"
     done
+    write_bill "$tree/opt/trivium/bill"
+    public_key > "$tree/opt/trivium/bundle.pub"
     for name in $(words names.txt); do ln -s ../../trivium/shim "$tree/opt/cloud/bin/$name"; done
 }
 

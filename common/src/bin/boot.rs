@@ -1,6 +1,7 @@
 //! Sets a system VM up for its role: waits for the boot arguments, configures the base system, and
 //! has the supervisor start the role's services. Runs once, as the first service of the VM. With the
-//! word `end` it is the last program of the VM: it powers off or restarts the machine.
+//! word `end` it is the last program of the VM: it powers off or restarts the machine. With the word
+//! `confirm` it watches over the one attempt of a new root.
 
 use std::{fs, io, process::ExitCode, time::Duration};
 
@@ -8,26 +9,25 @@ use common::{
     boot::{self, Identity, Seen},
     log,
     paths::Paths,
-    persist, timeline,
+    persist, roots, timeline,
 };
 use rustix::system::RebootCommand;
 
 /// A host gives up long before; an operator may still write the file by hand.
 const LIMIT: Duration = Duration::from_secs(3600);
+/// A new root must have become ready in this time, and its services have run for so long.
+const TRIAL: Duration = Duration::from_secs(300);
+const SETTLE: Duration = Duration::from_secs(20);
 /// For so long a host may still correct arguments of the boot before.
 const WATCH: Duration = Duration::from_secs(300);
 
 fn main() -> ExitCode {
     log::init();
     let paths = Paths::from_env();
-    if std::env::args().nth(1).as_deref() == Some("end") {
-        return match end(&paths) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                tracing::error!(%error, "the machine cannot be ended");
-                ExitCode::FAILURE
-            }
-        };
+    match std::env::args().nth(1).as_deref() {
+        Some("end") => return said(end(&paths), "the machine cannot be ended"),
+        Some("confirm") => return said(confirm(&paths), "the attempt of the new root has no end"),
+        _ => {}
     }
     if paths.role().exists() {
         tracing::info!("this boot was set up before");
@@ -41,6 +41,30 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Says what went wrong.
+fn said(outcome: io::Result<()>, what: &str) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "{what}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Keeps a new root that became ready; otherwise the machine restarts, into the root before.
+fn confirm(paths: &Paths) -> io::Result<()> {
+    if roots::confirm(paths, SETTLE, TRIAL).map_err(io::Error::other)? {
+        timeline::note(paths, "root: it is well and stays");
+        tracing::info!("the new root is well and stays");
+        return Ok(());
+    }
+    boot::console(paths, "trivium: root: it did not become ready: the VM restarts with the one before");
+    tracing::error!("the new root did not become ready: the VM restarts with the one before");
+    rustix::fs::sync();
+    Ok(rustix::system::reboot(RebootCommand::Restart)?)
 }
 
 fn run(paths: &Paths) -> io::Result<()> {

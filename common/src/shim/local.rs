@@ -15,9 +15,11 @@ use rustix::{
 
 use super::{scp, upload, wire::Reply};
 use crate::{
+    journal,
     paths::Paths,
     persist,
     program::{self, ProgramError},
+    roots::{self, Verdict},
 };
 
 /// Longest time that a host is kept waiting for the end of the boot (router contract 2.8).
@@ -43,8 +45,21 @@ fn signature(paths: &Paths) -> String {
     }
 }
 
-/// `patch-sysvms.sh`: there is nothing to patch; the host reads the checksum it just uploaded.
+/// `patch-sysvms.sh`: has the next start try the bundle that was uploaded, where it was one of ours; the
+/// host reads the checksum it just uploaded. The archive of the reference changes nothing.
 pub(super) fn patch(paths: &Paths) -> Reply {
+    match roots::verdict(paths) {
+        Some(Verdict::Refused(why)) => {
+            return Reply::fail(1, format_args!("the bundle was refused, nothing was changed: {why}"));
+        }
+        Some(Verdict::Ready(_)) => match roots::try_next(paths) {
+            Ok(header) => {
+                journal::note(paths, "shim", &format!("patch: the next start tries {}", header.version));
+            }
+            Err(error) => return Reply::fail(1, format_args!("nothing was changed: {error}")),
+        },
+        Some(Verdict::Stock | Verdict::Same(_)) | None => {}
+    }
     Reply::ok(format!("version:{} ", signature(paths)))
 }
 

@@ -9,6 +9,7 @@ use std::{
 use super::wire::{self, Reply, Request};
 use crate::{
     paths::Paths,
+    roots,
     supervise::{self, Action},
 };
 
@@ -67,7 +68,7 @@ pub(super) fn status(paths: &Paths) -> Reply {
     let role = fs::read_to_string(paths.role()).unwrap_or_default();
     let role = if role.trim().is_empty() { "no role yet" } else { role.trim() };
     let booted = if paths.boot_done().exists() { "ready" } else { "not ready" };
-    let mut reply = Reply::ok(format!("{role}, {booted}\n"));
+    let mut reply = Reply::ok(format!("{role}, {booted}\n{}", roots::status(paths)));
     for service in supervise::services(paths) {
         let status = supervise::status(paths, &service).map_or_else(|e| e.to_string(), |s| s.to_string());
         reply.stdout.push_str(&format!("  {service}: {status}\n"));

@@ -1,5 +1,6 @@
 //! Files that a host uploads: below `/var/cache/cloud/`, under a plain name, within a bound. The patch
-//! archives of the reference are taken and thrown away; of one of them the checksum is kept.
+//! archives of the reference are taken and thrown away; of one of them the checksum is kept, and where it
+//! is a bundle of ours, it goes into the slot for the next root.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -10,7 +11,12 @@ use std::{
 
 use sha2::{Digest as _, Sha512};
 
-use crate::{paths::Paths, persist};
+use crate::{
+    journal,
+    paths::Paths,
+    persist,
+    roots::{Receiver, Verdict},
+};
 
 /// Largest document in bytes.
 const DOCUMENT: u64 = 64 * 1024 * 1024;
@@ -47,7 +53,7 @@ pub(super) enum UploadError {
 enum Sink {
     Keep { file: File, temporary: PathBuf },
     Discard,
-    Checksum(Box<Sha512>),
+    Scripts(Box<(Sha512, Receiver)>),
 }
 
 /// One upload. Dropped without [`Upload::finish`] it leaves nothing behind.
@@ -75,7 +81,7 @@ impl Upload {
         }
         let sink = match name.as_str() {
             "agent.zip" | "patch-sysvms.sh" => Sink::Discard,
-            "cloud-scripts.tgz" => Sink::Checksum(Box::default()),
+            "cloud-scripts.tgz" => Sink::Scripts(Box::new((Sha512::new(), Receiver::new(paths)))),
             _ => keep(paths, &name).map_err(|source| UploadError::Io { name: name.clone(), source })?,
         };
         Ok(Self { name, paths: paths.clone(), sink, size: 0, limit })
@@ -100,8 +106,9 @@ impl Upload {
                 file.write_all(bytes).map_err(|source| UploadError::Io { name: self.name.clone(), source })
             }
             Sink::Discard => Ok(()),
-            Sink::Checksum(sum) => {
-                sum.update(bytes);
+            Sink::Scripts(scripts) => {
+                scripts.0.update(bytes);
+                scripts.1.write(bytes);
                 Ok(())
             }
         }
@@ -113,11 +120,16 @@ impl Upload {
     /// Where the disk says no.
     pub(super) fn finish(mut self) -> Result<(), UploadError> {
         let target = self.paths.cache().join(&self.name);
-        let done = match &mut self.sink {
+        let done = match std::mem::replace(&mut self.sink, Sink::Discard) {
             Sink::Keep { temporary, .. } => fs::rename(temporary, target),
             Sink::Discard => Ok(()),
-            Sink::Checksum(sum) => {
-                let text = format!("{}\n", hex::encode(sum.clone().finalize()));
+            Sink::Scripts(scripts) => {
+                let (sum, receiver) = *scripts;
+                let verdict = receiver.finish();
+                if verdict != Verdict::Stock {
+                    journal::note(&self.paths, "shim", &format!("bundle: {verdict}"));
+                }
+                let text = format!("{}\n", hex::encode(sum.finalize()));
                 persist::write(&signature(&self.paths), text.as_bytes(), 0o644)
             }
         };

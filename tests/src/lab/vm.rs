@@ -66,8 +66,10 @@ pub enum Nic {
 /// What a machine consists of. The disk stays untouched: each machine writes to an overlay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// The disk below, qcow2.
+    /// The disk below.
     pub disk: PathBuf,
+    /// Its format, as qemu-img calls it.
+    pub format: &'static str,
     /// How it starts.
     pub firmware: Firmware,
     /// Memory in MiB.
@@ -84,6 +86,7 @@ impl Config {
         let parts = image_folder();
         Self {
             disk: parts.join("trivium.qcow2"),
+            format: "qcow2",
             firmware: Firmware::Direct { parts, words: String::new() },
             memory: 384,
             nics: Vec::new(),
@@ -102,6 +105,7 @@ impl Config {
         );
         Self {
             disk: parts.join("disk.qcow2"),
+            format: "qcow2",
             firmware: Firmware::Direct { parts, words: String::new() },
             memory: 384,
             nics: Vec::new(),
@@ -198,7 +202,7 @@ impl Vm {
         let dir = folder();
         let disk = dir.path().join("disk.qcow2");
         run(Command::new("qemu-img")
-            .args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"])
+            .args(["create", "-q", "-f", "qcow2", "-F", config.format, "-b"])
             .arg(&config.disk)
             .arg(&disk));
         if config.firmware == Firmware::Uefi {

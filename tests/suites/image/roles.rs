@@ -1,6 +1,8 @@
 //! Each role: what runs, and how long it takes until it is ready.
 
-use tests::lab::vm::Agent;
+use std::{collections::BTreeSet, process::Command};
+
+use tests::lab::vm::{Agent, image_folder};
 
 use crate::lab::{Lab, Role, STEP};
 
@@ -26,6 +28,78 @@ fn field(agent: &mut Agent, name: &str, field: &str) -> String {
     let status = agent.text(&format!("/proc/{pid}/status"));
     let line = status.lines().find(|line| line.starts_with(field)).unwrap_or_default();
     line.split_whitespace().nth(1).unwrap_or_default().to_owned()
+}
+
+/// The paths that a pattern fits.
+fn paths(agent: &mut Agent, pattern: &str) -> Vec<String> {
+    let ran = agent.run("/usr/bin/execlineb", &["-c", &format!("elglob NAMES {pattern} echo ${{NAMES}}")]);
+    ran.stdout.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Names of the processes that are not the kernel's own.
+fn processes(agent: &mut Agent) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for place in paths(agent, "/proc/[0-9]*") {
+        // One that has ended in between is not there to be read.
+        let Some(words) = agent.read(&format!("{place}/cmdline")) else { continue };
+        let Some(name) = agent.read(&format!("{place}/comm")) else { continue };
+        if !words.is_empty() {
+            names.insert(String::from_utf8_lossy(&name).trim().to_owned());
+        }
+    }
+    names
+}
+
+/// What listens, as `tcp 3922`; what does so for this machine alone has `lo` before its port.
+fn ports(agent: &mut Agent) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (table, name, state) in
+        [("tcp", "tcp", "0A"), ("tcp6", "tcp", "0A"), ("udp", "udp", "07"), ("udp6", "udp", "07")]
+    {
+        for line in agent.text(&format!("/proc/net/{table}")).lines().skip(1) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            if words[3] != state {
+                continue;
+            }
+            let (address, port) = words[1].rsplit_once(':').expect("address");
+            let port = u16::from_str_radix(port, 16).expect("port");
+            let loopback = address.ends_with("7F") || address == "00000000000000000000000001000000";
+            found.insert(format!("{name} {}{port}", if loopback { "lo " } else { "" }));
+        }
+    }
+    found
+}
+
+fn set(words: &[&str]) -> BTreeSet<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+#[test]
+fn no_file_of_the_image_gives_its_user_other_rights() {
+    let listed = Command::new("unsquashfs").arg("-lls").arg(image_folder().join("root.squashfs")).output();
+    let listed = String::from_utf8(listed.expect("unsquashfs").stdout).expect("text");
+    let files: Vec<&str> = listed.lines().filter(|line| line.contains("squashfs-root/")).collect();
+    assert!(files.len() > 1000, "{} files", files.len());
+    // The mode is the first word: `-rwsr-xr-x` for a set-uid file.
+    let risky = |line: &&&str| {
+        let mode = line.split(' ').next().unwrap_or_default();
+        mode.starts_with('-')
+            && (mode.contains('s') || mode.contains('S') || mode.ends_with("w-") || mode.ends_with("wx"))
+    };
+    let found: Vec<_> = files.iter().filter(risky).collect();
+    assert!(found.is_empty(), "{found:?}");
+    for absent in [
+        "/usr/bin/sh",
+        "/usr/bin/bash",
+        "/usr/bin/dash",
+        "/usr/bin/busybox",
+        "/usr/bin/perl",
+        "/usr/bin/python3",
+        "/usr/bin/su",
+        "/usr/bin/login",
+    ] {
+        assert!(!listed.contains(&format!("squashfs-root{absent}\n")), "{absent}");
+    }
 }
 
 /// Boots a role and looks at what runs.
@@ -55,6 +129,8 @@ fn check(role: Role) {
     }
     assert_eq!(field(&mut agent, "core", "Uid:"), "0");
     assert_eq!(field(&mut agent, "serve", "Uid:"), "901", "serve has no privileges");
+    println!("{} processes: {:?}", role.name(), processes(&mut agent));
+    println!("{} ports: {:?}", role.name(), ports(&mut agent));
     for name in ["core", "serve"] {
         println!("{} {name}: {} KiB resident", role.name(), field(&mut agent, name, "VmRSS:"));
     }

@@ -124,7 +124,7 @@ impl Agent {
     }
 
     /// Asks the VM to restart; there is no answer to wait for.
-    pub(super) fn restart(&mut self) {
+    pub fn restart(&mut self) {
         self.lines.send(&json!({ "execute": "guest-shutdown", "arguments": { "mode": "reboot" } }));
     }
 }
