@@ -129,8 +129,28 @@ fn check(role: Role) {
     }
     assert_eq!(field(&mut agent, "core", "Uid:"), "0");
     assert_eq!(field(&mut agent, "serve", "Uid:"), "901", "serve has no privileges");
-    println!("{} processes: {:?}", role.name(), processes(&mut agent));
-    println!("{} ports: {:?}", role.name(), ports(&mut agent));
+    let mut running =
+        set(&["chronyd", "qemu-ga", "s6-log", "s6-supervise", "s6-svscan", "sshd", role.name()]);
+    let mut open = set(&["tcp 3922"]);
+    match role {
+        Role::Router => {
+            open.extend(set(&["udp 67", "udp 53", "tcp 53", "tcp 80", "tcp 443", "tcp 8080", "udp lo 3914"]))
+        }
+        Role::SecondaryStorage => {
+            running.extend(set(&["rpcbind", "rpc.statd"]));
+            open.extend(set(&["tcp 80", "tcp 443", "tcp 111", "udp 111"]));
+        }
+        Role::ConsoleProxy => {}
+    }
+    assert_eq!(processes(&mut agent), running);
+    // rpc.statd takes a free port of each kind, and one of this machine to itself.
+    let statd = |port: &String| {
+        let number: u16 = port.rsplit(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0);
+        role == Role::SecondaryStorage && (number >= 32768 || port.starts_with("udp lo "))
+    };
+    let found = ports(&mut agent);
+    assert!(found.iter().filter(|port| statd(port)).count() <= 5, "{found:?}");
+    assert_eq!(found.into_iter().filter(|port| !statd(port)).collect::<BTreeSet<_>>(), open);
     for name in ["core", "serve"] {
         println!("{} {name}: {} KiB resident", role.name(), field(&mut agent, name, "VmRSS:"));
     }
