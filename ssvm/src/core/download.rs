@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Core,
     jobs::{Job, Record, Stand},
+    packages,
 };
 use crate::{
     layout::{StorePath, image_name, mount_name, name_from_url},
@@ -110,7 +111,10 @@ impl Core {
             }
             "PURGE" => {
                 stop(&job).await;
-                let answer = self.answer(&job).await;
+                let mut answer = self.answer(&job).await;
+                if let Stand::Installed(stored) = job.record().stand {
+                    answer.ovf_information = stored.package;
+                }
                 self.jobs.purge(&id);
                 return Message::wrap(&answer);
             }
@@ -209,6 +213,12 @@ impl Core {
                     }
                 }
                 Err(failure) if helped < 2 && self.helped(&failure, &stores).await => helped += 1,
+                Ok(Outcome::Stored(mut stored)) => {
+                    for (store, _) in &stores {
+                        packages::place(&mut stored, store);
+                    }
+                    return Ok(Outcome::Stored(stored));
+                }
                 other => return other,
             }
         }

@@ -6,6 +6,7 @@ mod download;
 mod jobs;
 pub(crate) mod mount;
 mod nft;
+mod packages;
 mod resource;
 mod startup;
 mod state;

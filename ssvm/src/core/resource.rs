@@ -10,9 +10,10 @@ use common::{
     command::{
         agent::{self, PingStorageCommand},
         storage::{
-            ComputeChecksumCommand, CopyCommand, CreateEntityDownloadURLCommand, DataStoreTO, DataTO,
-            DeleteCommand, DeleteEntityDownloadURLCommand, DeleteSnapshotsDirCommand, DownloadCommand,
-            DownloadProgressCommand, GetStorageStatsAnswer, GetStorageStatsCommand,
+            ComputeChecksumCommand, CopyCommand, CreateDatadiskTemplateCommand,
+            CreateEntityDownloadURLCommand, DataStoreTO, DataTO, DeleteCommand,
+            DeleteEntityDownloadURLCommand, DeleteSnapshotsDirCommand, DownloadCommand,
+            DownloadProgressCommand, GetDatadisksCommand, GetStorageStatsAnswer, GetStorageStatsCommand,
             HandleConfigDriveIsoCommand, ListDataStoreObjectsCommand, ListTemplateAnswer,
             ListTemplateCommand, ListVolumeAnswer, ListVolumeCommand, MoveVolumeCommand,
             QuerySnapshotZoneCopyCommand, SecStorageFirewallCfgCommand, SecStorageSetupAnswer,
@@ -92,6 +93,8 @@ impl Core {
                 MoveVolumeCommand::CLASS => plain(self.move_volume(read(&command)?).await),
                 ListDataStoreObjectsCommand::CLASS => self.browse(read(&command)?).await,
                 QuerySnapshotZoneCopyCommand::CLASS => self.snapshot_files(read(&command)?).await,
+                GetDatadisksCommand::CLASS => self.data_disks(read(&command)?).await,
+                CreateDatadiskTemplateCommand::CLASS => self.create_data_disk(read(&command)?).await,
                 HandleConfigDriveIsoCommand::CLASS => self.config_drive(read(&command)?).await,
                 other => agent::unsupported(other),
             })

@@ -222,8 +222,11 @@ pub(super) fn stores_of(task: &Task) -> Vec<(StoreSpec, Option<StorePath>)> {
         Task::Copy(t) => {
             vec![(t.source.clone(), Some(t.from.clone())), (t.destination.clone(), Some(t.folder.clone()))]
         }
+        Task::RemoveSnapshot { store, path, checkpoint } => {
+            let places = std::iter::once(path).chain(checkpoint);
+            places.map(|place| (store.clone(), Some(place.clone()))).collect()
+        }
         Task::RemoveImage { store, path, .. }
-        | Task::RemoveSnapshot { store, path, .. }
         | Task::RemoveTree { store, path }
         | Task::RemoveFile { store, path }
         | Task::Move { store, from: path, .. }
@@ -232,6 +235,10 @@ pub(super) fn stores_of(task: &Task) -> Vec<(StoreSpec, Option<StorePath>)> {
         | Task::Discard { store, path, .. }
         | Task::Write { store, path, .. }
         | Task::Sum { store, path, .. } => vec![(store.clone(), Some(path.clone()))],
+        Task::Disks { store, package, .. } => vec![(store.clone(), Some(package.clone()))],
+        Task::Disk(t) => {
+            vec![(t.store.clone(), Some(t.disk.clone())), (t.store.clone(), Some(t.folder.clone()))]
+        }
         Task::Browse { store, path, .. } => vec![(store.clone(), path.clone())],
         Task::List { store, .. }
         | Task::Usage { store }

@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{copy, install, limits, list, remove};
+use super::{copy, disks, install, limits, list, remove};
 use crate::{
     layout::StorePath,
     order::{self, Failure, FailureKind, Order, Outcome, Progress, Report, Task},
@@ -178,6 +178,13 @@ async fn perform(task: Task, meter: &Meter, abort: &CancellationToken) -> Result
         }
         Task::Parts { store, path } => {
             list::parts(&*store.open("none").await?, &path).await.map(Outcome::Parts)
+        }
+        Task::Disks { store, job, package, configuration } => {
+            let store = store.open(&job).await?;
+            disks::list(&*store, &package, configuration.as_deref(), abort).await.map(Outcome::Disks)
+        }
+        Task::Disk(task) => {
+            disks::template(&*task.store.open(&task.job).await?, &task).await.map(Outcome::Stored)
         }
         Task::Write { store, path, data } => {
             let bytes = STANDARD.decode(data.expose()).map_err(|e| Failure::end(e.to_string()))?;
