@@ -4,6 +4,8 @@ pub mod broken;
 pub mod fate;
 pub mod origin;
 pub mod s3;
+#[path = "../../../ssvm/src/format/vhd/builder.rs"]
+pub mod vhd;
 
 use std::{
     fs,
@@ -317,7 +319,12 @@ impl Lab {
     pub async fn download(&self, command: &DownloadCommand) -> DownloadAnswer {
         let first: DownloadAnswer = self.answer(command).await;
         match first.job_id.clone() {
-            Some(job) if first.error_string.as_deref() == Some(" ") => self.ended(command, &job).await,
+            Some(job)
+                if first.download_status == DownloadStatus::DownloadInProgress
+                    || first.error_string.as_deref() == Some(" ") =>
+            {
+                self.ended(command, &job).await
+            }
             _ => first,
         }
     }
