@@ -7,18 +7,14 @@ mod ovf;
 mod qcow2;
 mod tar;
 mod vdi;
-pub(crate) mod vhd;
+mod vhd;
 mod vhdx;
 mod vmdk;
 
-use common::command::storage::{ImageFormat, OVFInformationTO};
+use common::command::storage::ImageFormat;
 use ova::Package;
 
 pub(crate) use detect::{Kind, detect};
-pub(crate) use ovf::{
-    File, LONGEST as LONGEST_DESCRIPTOR, data_disks, plain as plain_descriptor, read as read_descriptor,
-    single as single_descriptor,
-};
 pub(crate) use tar::{Archive, Event};
 
 /// Bytes from the start of an image that the checks may look at.
@@ -72,14 +68,12 @@ impl Refusal {
 }
 
 /// Sizes of an image in bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sizes {
     /// Of the disk that it holds.
     pub(crate) virtual_size: u64,
     /// Of the file.
     pub(crate) physical_size: u64,
-    /// What a package tells of its machine.
-    pub(crate) package: Option<Box<OVFInformationTO>>,
 }
 
 /// Judges an image from the bytes that pass by.
@@ -199,23 +193,18 @@ impl Inspector {
     pub(crate) fn finish(mut self) -> Result<Sizes, Refusal> {
         let package = self.package.take();
         match self.sizes(package) {
-            Err(_) if !self.strict => Ok(self.as_it_is()),
+            Err(_) if !self.strict => Ok(Sizes { virtual_size: self.total, physical_size: self.total }),
             other => other,
         }
     }
 
     fn sizes(&self, package: Option<Package>) -> Result<Sizes, Refusal> {
         let Some(format) = self.declared else {
-            return Ok(self.as_it_is());
+            return Ok(Sizes { virtual_size: self.total, physical_size: self.total });
         };
-        let mut told = None;
         let virtual_size = match (format, self.judge()?) {
             (_, Some(size)) => size,
-            (ImageFormat::Ova, None) => {
-                let contents = package.unwrap_or_default().contents().map_err(Refusal::Package)?;
-                told = Some(contents.information);
-                contents.size
-            }
+            (ImageFormat::Ova, None) => package.unwrap_or_default().size().map_err(Refusal::Package)?,
             // The footer of a fixed disk is its last sector.
             (ImageFormat::Vhd, None) => vhd::fixed(&self.tail)
                 .ok_or_else(|| Refusal::Mismatch { found: detect(&self.head).to_string() })?,
@@ -237,12 +226,7 @@ impl Inspector {
         if virtual_size == 0 || virtual_size > LARGEST {
             return Err(invalid(format, format!("a disk of {virtual_size} bytes")));
         }
-        Ok(Sizes { virtual_size, physical_size: self.total, package: told })
-    }
-
-    /// Bytes of which nothing is known.
-    fn as_it_is(&self) -> Sizes {
-        Sizes { virtual_size: self.total, physical_size: self.total, package: None }
+        Ok(Sizes { virtual_size, physical_size: self.total })
     }
 
     /// Virtual size where the head tells it.

@@ -8,7 +8,6 @@
 mod copy;
 mod data;
 mod download;
-mod package;
 mod query;
 mod setup;
 mod store;
@@ -20,11 +19,6 @@ pub use data::{DataTO, ImageFormat, SnapshotObjectTO, TemplateObjectTO, VolumeOb
 pub use download::{
     DownloadAnswer, DownloadCommand, DownloadProgressCommand, DownloadStatus, PasswordAuth, Proxy,
     ResourceType,
-};
-pub use package::{
-    CreateDatadiskTemplateAnswer, CreateDatadiskTemplateCommand, DatadiskTO, GetDatadisksAnswer,
-    GetDatadisksCommand, GuestOs, OVFConfigurationTO, OVFEulaSectionTO, OVFInformationTO, OVFNetworkTO,
-    OVFPropertyTO, OVFVirtualHardwareItemTO, OVFVirtualHardwareSectionTO,
 };
 pub use query::{
     ComputeChecksumCommand, GetStorageStatsAnswer, GetStorageStatsCommand, ListTemplateAnswer,
