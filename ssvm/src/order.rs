@@ -5,7 +5,7 @@ use std::io;
 
 use common::command::{
     Secret,
-    storage::{ImageFormat, TemplateProp},
+    storage::{DatadiskTO, ImageFormat, OVFInformationTO, TemplateProp},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -91,6 +91,10 @@ pub(crate) enum Task {
     Weigh { store: StoreSpec, folders: Vec<StorePath> },
     /// Write a small file whose bytes come in base64.
     Write { store: StoreSpec, path: StorePath, data: Secret },
+    /// The disks of a package, in a configuration or in all.
+    Disks { store: StoreSpec, job: String, package: StorePath, configuration: Option<String> },
+    /// Make a template of one disk of a package.
+    Disk(Box<DiskTask>),
     /// Remove what attempts of a job have left of a file.
     Discard { store: StoreSpec, job: String, path: StorePath },
     /// Remove what broken transfers left behind.
@@ -158,6 +162,26 @@ pub(crate) struct CopyTask {
     pub(crate) limit: u64,
 }
 
+/// A template of one disk of a package.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DiskTask {
+    pub(crate) job: String,
+    pub(crate) store: StoreSpec,
+    /// The disk, beside its package or in its place.
+    pub(crate) disk: StorePath,
+    /// Folder of the template.
+    pub(crate) folder: StorePath,
+    /// It stays with its package, whose template it is then.
+    pub(crate) stays: bool,
+    /// Unique name of the template.
+    pub(crate) name: String,
+    pub(crate) id: i64,
+    /// Bytes of the disk.
+    pub(crate) virtual_size: u64,
+    /// Bytes of the file.
+    pub(crate) physical_size: u64,
+}
+
 /// How a copy is made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -170,6 +194,10 @@ pub(crate) enum CopyHow {
     Install { label: Label, format: Option<ImageFormat> },
     /// A snapshot as a template of its own.
     Template { label: Label, format: ImageFormat },
+    /// A snapshot, and all VHDs that it builds on, as one VHD.
+    Flatten { label: Label },
+    /// A snapshot: a file, or a folder of its own.
+    Snapshot,
 }
 
 /// What a task has brought about.
@@ -192,6 +220,8 @@ pub(crate) enum Outcome {
     Browsed(Page),
     /// Files.
     Parts(Vec<StorePath>),
+    /// Disks of a package; paths are those below the store.
+    Disks(Vec<DatadiskTO>),
     /// Bytes.
     Weight(u64),
     /// What was asked for is so.
@@ -220,6 +250,9 @@ pub(crate) struct Stored {
     /// Over the bytes as they came; absent for a whole folder.
     pub(crate) checksum: Option<Checksum>,
     pub(crate) format: Option<ImageFormat>,
+    /// What a package tells of its machine; the paths of its disks are names of files beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) package: Option<Box<OVFInformationTO>>,
 }
 
 /// Why a task brought nothing about.

@@ -54,7 +54,15 @@ fn plan(command: &CopyCommand) -> Option<Plan<'_>> {
     let (from_store, to_store) = (source.store()?, destination.store()?);
     let (from_kind, to_kind) = (kind(from_store)?, kind(to_store)?);
     let how = match (source, destination) {
-        (DataTO::Snapshot(_), DataTO::Snapshot(_)) => CopyHow::File,
+        (DataTO::Snapshot(_), DataTO::Snapshot(_)) => match (from_kind, to_kind) {
+            (Kind::Folder, Kind::Folder) => CopyHow::Snapshot,
+            _ => CopyHow::File,
+        },
+        (DataTO::Snapshot(snapshot), DataTO::Template(template))
+            if from_kind == Kind::Folder && is_vhd(snapshot) =>
+        {
+            CopyHow::Flatten { label: template_label(template) }
+        }
         (DataTO::Snapshot(snapshot), DataTO::Template(template)) if from_kind == Kind::Folder => {
             CopyHow::Template {
                 label: template_label(template),
@@ -83,6 +91,12 @@ fn plan(command: &CopyCommand) -> Option<Plan<'_>> {
     })
 }
 
+/// Whether a snapshot holds differences in the way of XenServer.
+fn is_vhd(snapshot: &SnapshotObjectTO) -> bool {
+    let xen = snapshot.hypervisor_type.as_deref().is_some_and(|name| name.eq_ignore_ascii_case("XenServer"));
+    xen || snapshot.volume.as_ref().and_then(|volume| volume.format) == Some(ImageFormat::Vhd)
+}
+
 fn template_label(template: &TemplateObjectTO) -> Label {
     Label {
         name: template.name.clone().or_else(|| template.unique_name.clone()).unwrap_or_default(),
@@ -105,6 +119,23 @@ fn volume_label(volume: &VolumeObjectTO) -> Label {
     }
 }
 
+/// The name of a template that is known by the copy alone: of a file out of a bucket, and of a snapshot whose template
+/// has a name of its own.
+fn new_name(command: &CopyCommand, stored: &Stored) -> Option<String> {
+    let (source, destination) = (command.source.as_ref()?, command.destination.as_ref()?);
+    let name = stored.path.name();
+    match (source, stored.format) {
+        (DataTO::Snapshot(_), Some(ImageFormat::Vhd)) => {
+            Some(name.strip_suffix(".vhd").unwrap_or(name).to_owned())
+        }
+        (DataTO::Template(_), _) => {
+            let out = source.store().and_then(kind) == Some(Kind::Bucket);
+            (out && destination.store().and_then(kind) == Some(Kind::Folder)).then(|| name.to_owned())
+        }
+        _ => None,
+    }
+}
+
 /// What came to be, as the management server reads it.
 fn new_data(command: &CopyCommand, stored: &Stored) -> Option<DataTO> {
     let bytes = |n: u64| i64::try_from(n).ok();
@@ -122,13 +153,7 @@ fn new_data(command: &CopyCommand, stored: &Stored) -> Option<DataTO> {
             path,
             id: template.id,
             account_id: template.account_id,
-            name: matches!(command.source, Some(DataTO::Template(_)))
-                .then(|| stored.path.name().to_owned())
-                .filter(|_| {
-                    command.destination.as_ref().and_then(DataTO::store).and_then(kind) == Some(Kind::Folder)
-                        && command.source.as_ref().and_then(DataTO::store).and_then(kind)
-                            == Some(Kind::Bucket)
-                }),
+            name: new_name(command, stored),
             size,
             physical_size: bytes(stored.physical_size),
             format: stored.format.filter(|f| *f != ImageFormat::Iso),
@@ -237,6 +262,11 @@ mod tests {
     fn what_is_copied_how() {
         use StoreRole::{Image, ImageCache, Primary};
         assert_eq!(how(snapshot(nfs(ImageCache)), snapshot(s3())), Some(CopyHow::File));
+        assert_eq!(how(snapshot(nfs(Image)), snapshot(nfs(Image))), Some(CopyHow::Snapshot));
+        let DataTO::Snapshot(mut xen) = snapshot(nfs(Image)) else { panic!() };
+        xen.hypervisor_type = Some("XenServer".into());
+        let xen = how(DataTO::Snapshot(xen), template(nfs(Image)));
+        assert!(matches!(xen, Some(CopyHow::Flatten { .. })));
         assert_eq!(how(snapshot(s3()), snapshot(nfs(ImageCache))), Some(CopyHow::File));
         assert_eq!(how(template(nfs(Image)), template(nfs(Image))), Some(CopyHow::Folder));
         assert_eq!(how(template(nfs(Image)), template(s3())), Some(CopyHow::File));
@@ -260,6 +290,7 @@ mod tests {
             physical_size: 7,
             checksum: None,
             format: None,
+            package: None,
         };
         let Some(DataTO::Template(new)) = new_data(&command, &stored) else { panic!() };
         assert_eq!((new.size, new.physical_size, new.format), (Some(7), Some(7), None));

@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Core,
-    export::shown,
     jobs::{Job, Record, Stand},
+    packages,
 };
 use crate::{
     layout::{StorePath, image_name, mount_name, name_from_url},
@@ -30,8 +30,6 @@ use crate::{
 
 /// The first answer waits so long for a quick end.
 const FIRST: Duration = Duration::from_millis(1500);
-/// Longest time for what a stopped job has left to be removed.
-const TIDY: Duration = Duration::from_secs(10);
 /// A stopped job must have ended by then.
 const STOP: Duration = Duration::from_secs(30);
 /// Largest file where the command names no limit: 50 GiB.
@@ -113,7 +111,10 @@ impl Core {
             }
             "PURGE" => {
                 stop(&job).await;
-                let answer = self.answer(&job).await;
+                let mut answer = self.answer(&job).await;
+                if let Stand::Installed(stored) = job.record().stand {
+                    answer.ovf_information = stored.package;
+                }
                 self.jobs.purge(&id);
                 return Message::wrap(&answer);
             }
@@ -127,7 +128,7 @@ impl Core {
         let folder = record.command.install_path.as_deref().unwrap_or_default().trim_matches('/');
         let temporary = match &record.command.store {
             Some(DataStoreTO::Nfs(nfs)) => {
-                let url = shown(nfs.url.as_deref().unwrap_or_default());
+                let url = nfs.url.as_deref().unwrap_or_default();
                 let known = self.state.get().exports.into_values().find(|e| e.url == url);
                 let name = known.map(|e| mount_name(e.address, &e.path)).unwrap_or_default();
                 format!("/mnt/SecStorage/{name}/{folder}/{}", crate::store::temporary_name(&record.id))
@@ -150,15 +151,9 @@ impl Core {
         let result = self.attempts(&job).await;
         if let Err(failure) = &result
             && matches!(failure.kind, FailureKind::Aborted | FailureKind::Lost)
+            && let Err(left) = self.discard(&record).await
         {
-            let left = match timeout(TIDY, self.discard(&record)).await {
-                Ok(Ok(())) => None,
-                Ok(Err(left)) => Some(left.text),
-                Err(_) => Some(format!("the store did not answer within {} s", TIDY.as_secs())),
-            };
-            if let Some(reason) = left {
-                tracing::warn!(job = record.id, reason, "what it has left stays for the sweep");
-            }
+            tracing::warn!(job = record.id, reason = left.text, "what it has left stays for the sweep");
         }
         let stand = match result {
             Ok(Outcome::Stored(stored)) => {
@@ -218,6 +213,12 @@ impl Core {
                     }
                 }
                 Err(failure) if helped < 2 && self.helped(&failure, &stores).await => helped += 1,
+                Ok(Outcome::Stored(mut stored)) => {
+                    for (store, _) in &stores {
+                        packages::place(&mut stored, store);
+                    }
+                    return Ok(Outcome::Stored(stored));
+                }
                 other => return other,
             }
         }

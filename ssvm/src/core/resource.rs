@@ -10,9 +10,10 @@ use common::{
     command::{
         agent::{self, PingStorageCommand},
         storage::{
-            ComputeChecksumCommand, CopyCommand, CreateEntityDownloadURLCommand, DataStoreTO, DataTO,
-            DeleteCommand, DeleteEntityDownloadURLCommand, DeleteSnapshotsDirCommand, DownloadCommand,
-            DownloadProgressCommand, GetStorageStatsAnswer, GetStorageStatsCommand,
+            ComputeChecksumCommand, CopyCommand, CreateDatadiskTemplateCommand,
+            CreateEntityDownloadURLCommand, DataStoreTO, DataTO, DeleteCommand,
+            DeleteEntityDownloadURLCommand, DeleteSnapshotsDirCommand, DownloadCommand,
+            DownloadProgressCommand, GetDatadisksCommand, GetStorageStatsAnswer, GetStorageStatsCommand,
             HandleConfigDriveIsoCommand, ListDataStoreObjectsCommand, ListTemplateAnswer,
             ListTemplateCommand, ListVolumeAnswer, ListVolumeCommand, MoveVolumeCommand,
             QuerySnapshotZoneCopyCommand, SecStorageFirewallCfgCommand, SecStorageSetupAnswer,
@@ -22,12 +23,7 @@ use common::{
 };
 use ipnet::Ipv4Net;
 
-use super::{
-    Core,
-    export::shown,
-    startup,
-    stores::{self, soon},
-};
+use super::{Core, startup, stores};
 use crate::{
     layout::StorePath,
     order::{Failure, Images, Outcome, Task},
@@ -93,10 +89,12 @@ impl Core {
                 CreateEntityDownloadURLCommand::CLASS => self.create_link(read(&command)?).await,
                 DeleteEntityDownloadURLCommand::CLASS => self.delete_link(read(&command)?).await,
                 UploadStatusCommand::CLASS => self.upload_status(&read(&command)?),
-                DeleteSnapshotsDirCommand::CLASS => plain(soon(self.delete_snapshots(read(&command)?)).await),
-                MoveVolumeCommand::CLASS => plain(soon(self.move_volume(read(&command)?)).await),
+                DeleteSnapshotsDirCommand::CLASS => plain(self.delete_snapshots(read(&command)?).await),
+                MoveVolumeCommand::CLASS => plain(self.move_volume(read(&command)?).await),
                 ListDataStoreObjectsCommand::CLASS => self.browse(read(&command)?).await,
                 QuerySnapshotZoneCopyCommand::CLASS => self.snapshot_files(read(&command)?).await,
+                GetDatadisksCommand::CLASS => self.data_disks(read(&command)?).await,
+                CreateDatadiskTemplateCommand::CLASS => self.create_data_disk(read(&command)?).await,
                 HandleConfigDriveIsoCommand::CLASS => self.config_drive(read(&command)?).await,
                 other => agent::unsupported(other),
             })
@@ -124,7 +122,10 @@ impl Core {
                 let answer = AnswerBase { details, ..AnswerBase::ok() };
                 Message::wrap(&SecStorageSetupAnswer { dir, answer })
             }
-            Err(error) => agent::failed(format!("GetRootDir for {} failed due to {error}", shown(&url))),
+            Err(error) => {
+                let shown = url.split('?').next().unwrap_or_default();
+                agent::failed(format!("GetRootDir for {shown} failed due to {error}"))
+            }
         }
     }
 
@@ -210,7 +211,7 @@ impl Core {
             };
             self.short(task, Self::SHORT).await
         };
-        plain(match soon(work).await {
+        plain(match work.await {
             Ok(Outcome::Removed(true)) => Ok(format!("Deleted {path}")),
             Ok(_) => Ok(format!("{path} doesn't exist")),
             Err(failure) => Err(Failure::end(format!("Failed to delete {path}: {}", failure.text))),
@@ -281,7 +282,7 @@ impl Core {
                 _ => Err(Failure::end("no result")),
             }
         };
-        Message::wrap(&match soon(work).await {
+        Message::wrap(&match work.await {
             Ok((capacity_bytes, used_bytes)) => {
                 GetStorageStatsAnswer { used_bytes, capacity_bytes, answer: AnswerBase::ok() }
             }

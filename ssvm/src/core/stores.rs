@@ -17,11 +17,7 @@ use common::{
 };
 use tokio::{task::spawn_blocking, time::timeout};
 
-use super::{
-    Core,
-    export::{Export, shown},
-    mount, nft,
-};
+use super::{Core, mount, nft, state::Export};
 use crate::{
     layout::{StorePath, mount_name},
     order::{Failure, FailureKind, Outcome, Task},
@@ -35,12 +31,10 @@ const SILENCE_LIMIT: u64 = 50_000;
 const RETRIES: i64 = 3;
 /// Longest wait for a short task.
 const SHORT: Duration = Duration::from_secs(60);
-/// Longest wait for all that a short command does.
-const SOON: Duration = Duration::from_secs(58);
 /// Longest wait until an export is there, which goes on being mounted after it.
 const REACH: Duration = Duration::from_secs(55);
 /// Longest wait for the rights of a folder to be changed.
-pub(super) const OPENING: Duration = Duration::from_secs(20);
+const OPENING: Duration = Duration::from_secs(20);
 /// Longest wait for the address of an endpoint.
 const LOOKUP: Duration = Duration::from_secs(10);
 
@@ -64,10 +58,10 @@ impl Core {
         let url = nfs.url.clone().unwrap_or_default();
         let version = version.or(nfs.nfs_version.as_deref()).or(self.identity.get("nfsVersion"));
         self.reach(&url, version).await.map(StoreSpec::Folder).map_err(|error| {
+            let shown = url.split('?').next().unwrap_or_default();
             Failure::end(format!(
-                "Failed to get root directory from secondary storage URL [{}], using NFS version \
+                "Failed to get root directory from secondary storage URL [{shown}], using NFS version \
                  [{}], due to [{error}].",
-                shown(&url),
                 version.unwrap_or("null")
             ))
         })
@@ -76,7 +70,7 @@ impl Core {
     /// The folder of an export that a URL names, within the time that a command may wait.
     pub(super) async fn reach(&self, url: &str, version: Option<&str>) -> Result<String, mount::MountError> {
         let reached = async {
-            let export = Export::parse(url, version).await?;
+            let export = mount::export(url, version).await?;
             self.mounted(&export, false).await
         };
         let late = |_| mount::MountError::Late { seconds: REACH.as_secs() };
@@ -91,26 +85,14 @@ impl Core {
         {
             route(&self.identity, &address.to_string(), storage_gateway(&self.identity)).await;
         }
-        // One that was never mounted is looked after, too.
-        let before = self.state.get().exports.get(&name).cloned();
-        if before.is_none() {
-            self.remember(&name, export);
-        }
-        let afresh = afresh || before.as_ref().is_some_and(|before| export.differs(before));
-        let folder = self.mounts.ensure(export, afresh).await?;
-        self.remember(&name, export);
-        Ok(folder.to_string_lossy().into_owned())
-    }
-
-    fn remember(&self, name: &str, export: &Export) {
-        let changed = self.change(|s| {
-            if s.exports.get(name) != Some(export) {
-                s.exports.insert(name.to_owned(), export.clone());
-            }
-        });
-        if let Err(error) = changed {
+        let known = export.clone();
+        if let Err(error) = self.change(|s| {
+            s.exports.insert(name, known);
+        }) {
             tracing::error!(%error, "an export is not remembered");
         }
+        let folder = self.mounts.ensure(export, afresh).await?;
+        Ok(folder.to_string_lossy().into_owned())
     }
 
     async fn bucket(&self, s3: &S3TO) -> Result<StoreSpec, Failure> {
@@ -233,12 +215,6 @@ impl Core {
     }
 }
 
-/// Ends a short command in time: a mount, a task and what may help against its failure could take a while each.
-pub(super) async fn soon<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let late = || Failure::end(format!("the store did not answer within {} s", SOON.as_secs()));
-    timeout(SOON, work).await.unwrap_or_else(|_| Err(late()))
-}
-
 /// The stores that a task touches, with the place in each.
 pub(super) fn stores_of(task: &Task) -> Vec<(StoreSpec, Option<StorePath>)> {
     match task {
@@ -246,8 +222,11 @@ pub(super) fn stores_of(task: &Task) -> Vec<(StoreSpec, Option<StorePath>)> {
         Task::Copy(t) => {
             vec![(t.source.clone(), Some(t.from.clone())), (t.destination.clone(), Some(t.folder.clone()))]
         }
+        Task::RemoveSnapshot { store, path, checkpoint } => {
+            let places = std::iter::once(path).chain(checkpoint);
+            places.map(|place| (store.clone(), Some(place.clone()))).collect()
+        }
         Task::RemoveImage { store, path, .. }
-        | Task::RemoveSnapshot { store, path, .. }
         | Task::RemoveTree { store, path }
         | Task::RemoveFile { store, path }
         | Task::Move { store, from: path, .. }
@@ -256,6 +235,10 @@ pub(super) fn stores_of(task: &Task) -> Vec<(StoreSpec, Option<StorePath>)> {
         | Task::Discard { store, path, .. }
         | Task::Write { store, path, .. }
         | Task::Sum { store, path, .. } => vec![(store.clone(), Some(path.clone()))],
+        Task::Disks { store, package, .. } => vec![(store.clone(), Some(package.clone()))],
+        Task::Disk(t) => {
+            vec![(t.store.clone(), Some(t.disk.clone())), (t.store.clone(), Some(t.folder.clone()))]
+        }
         Task::Browse { store, path, .. } => vec![(store.clone(), path.clone())],
         Task::List { store, .. }
         | Task::Usage { store }

@@ -19,9 +19,9 @@ use common::{
     persist,
 };
 use serde::{Deserialize, Serialize};
-use tokio::{task::spawn_blocking, time::timeout};
+use tokio::task::spawn_blocking;
 
-use super::{Core, jobs::new_id, stores::OPENING, web::now};
+use super::{Core, jobs::new_id, packages, web::now};
 use crate::{
     layout::{StorePath, image_name},
     order::{Label, Outcome, Stored, Task},
@@ -204,6 +204,7 @@ impl Uploads {
                     physical_size: bytes(stored.physical_size),
                     install_path: Some(stored.path.to_string()),
                     download_percent: 100,
+                    ovf_information: stored.package,
                     ..answer
                 }
             }
@@ -244,12 +245,19 @@ impl Core {
             }
             END => match event.parse::<End>() {
                 Ok(End { uuid, result }) => {
+                    let uuid = uuid.to_ascii_lowercase();
+                    let open = self.uploads.lock().get(&uuid).map(|record| record.stand.clone());
                     let stand = match result {
-                        Ok(stored) => Stand::Completed(stored),
+                        Ok(mut stored) => {
+                            if let Some(Stand::Open(task)) = open {
+                                packages::place(&mut stored, &task.store);
+                            }
+                            Stand::Completed(stored)
+                        }
                         Err(text) => Stand::Failed(text),
                     };
                     tracing::info!(uuid, state = stand.name(), "an upload has ended");
-                    match self.uploads.set(&uuid.to_ascii_lowercase(), stand) {
+                    match self.uploads.set(&uuid, stand) {
                         Ok(()) => event.answer(&()),
                         Err(error) => event.refuse(error),
                     }
@@ -344,7 +352,7 @@ impl Core {
         let format = ticket.image_format.unwrap_or(ImageFormat::Other);
         if let (StoreSpec::Folder(root), folder) = (store.clone(), folder.clone()) {
             // The folders on the way may be a host's; this VM's own user must be able to write there.
-            let _ = timeout(OPENING, spawn_blocking(move || crate::store::open_up(&root, &folder))).await;
+            let _ = spawn_blocking(move || crate::store::open_up(&root, &folder)).await;
         }
         let (job, volume) = (new_id(), ticket.kind == ResourceType::Volume);
         Ok(Receive {

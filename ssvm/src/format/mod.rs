@@ -7,14 +7,18 @@ mod ovf;
 mod qcow2;
 mod tar;
 mod vdi;
-mod vhd;
+pub(crate) mod vhd;
 mod vhdx;
 mod vmdk;
 
-use common::command::storage::ImageFormat;
+use common::command::storage::{ImageFormat, OVFInformationTO};
 use ova::Package;
 
 pub(crate) use detect::{Kind, detect};
+pub(crate) use ovf::{
+    File, LONGEST as LONGEST_DESCRIPTOR, data_disks, plain as plain_descriptor, read as read_descriptor,
+    single as single_descriptor,
+};
 pub(crate) use tar::{Archive, Event};
 
 /// Bytes from the start of an image that the checks may look at.
@@ -68,12 +72,14 @@ impl Refusal {
 }
 
 /// Sizes of an image in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sizes {
     /// Of the disk that it holds.
     pub(crate) virtual_size: u64,
     /// Of the file.
     pub(crate) physical_size: u64,
+    /// What a package tells of its machine.
+    pub(crate) package: Option<Box<OVFInformationTO>>,
 }
 
 /// Judges an image from the bytes that pass by.
@@ -193,18 +199,23 @@ impl Inspector {
     pub(crate) fn finish(mut self) -> Result<Sizes, Refusal> {
         let package = self.package.take();
         match self.sizes(package) {
-            Err(_) if !self.strict => Ok(Sizes { virtual_size: self.total, physical_size: self.total }),
+            Err(_) if !self.strict => Ok(self.as_it_is()),
             other => other,
         }
     }
 
     fn sizes(&self, package: Option<Package>) -> Result<Sizes, Refusal> {
         let Some(format) = self.declared else {
-            return Ok(Sizes { virtual_size: self.total, physical_size: self.total });
+            return Ok(self.as_it_is());
         };
+        let mut told = None;
         let virtual_size = match (format, self.judge()?) {
             (_, Some(size)) => size,
-            (ImageFormat::Ova, None) => package.unwrap_or_default().size().map_err(Refusal::Package)?,
+            (ImageFormat::Ova, None) => {
+                let contents = package.unwrap_or_default().contents().map_err(Refusal::Package)?;
+                told = Some(contents.information);
+                contents.size
+            }
             // The footer of a fixed disk is its last sector.
             (ImageFormat::Vhd, None) => vhd::fixed(&self.tail)
                 .ok_or_else(|| Refusal::Mismatch { found: detect(&self.head).to_string() })?,
@@ -226,7 +237,12 @@ impl Inspector {
         if virtual_size == 0 || virtual_size > LARGEST {
             return Err(invalid(format, format!("a disk of {virtual_size} bytes")));
         }
-        Ok(Sizes { virtual_size, physical_size: self.total })
+        Ok(Sizes { virtual_size, physical_size: self.total, package: told })
+    }
+
+    /// Bytes of which nothing is known.
+    fn as_it_is(&self) -> Sizes {
+        Sizes { virtual_size: self.total, physical_size: self.total, package: None }
     }
 
     /// Virtual size where the head tells it.

@@ -1,21 +1,26 @@
-//! OVA packages: a tar archive with a descriptor and the disks that it names. Each member is looked at while it passes.
+//! OVA packages: a tar archive with a descriptor and the disks that it names. Each member is looked at while it passes,
+//! those that come in pieces or compressed when they are taken apart.
 
-use common::command::storage::ImageFormat;
+use std::collections::HashMap;
+
+use common::command::storage::{ImageFormat, OVFInformationTO};
 
 use super::{
-    Inspector, ovf,
+    Inspector,
+    ovf::{self, Descriptor},
     tar::{Archive, Event},
 };
-
-/// Longest descriptor in bytes.
-const DESCRIPTOR: u64 = 10 * 1024 * 1024;
 
 /// A package being read.
 #[derive(Debug, Default)]
 pub(super) struct Package {
     archive: Archive,
-    members: Vec<String>,
-    descriptor: Option<Vec<u8>>,
+    /// Names and bytes.
+    members: Vec<(String, u64)>,
+    text: Vec<u8>,
+    descriptor: Option<Descriptor>,
+    /// Members before the descriptor.
+    before: usize,
     member: Member,
     /// What is wrong with it.
     wrong: Option<String>,
@@ -30,6 +35,14 @@ enum Member {
     Disk(Box<Inspector>),
     #[default]
     Other,
+}
+
+/// What a whole package holds.
+#[derive(Debug)]
+pub(super) struct Contents {
+    /// Bytes of all its disks.
+    pub(super) size: u64,
+    pub(super) information: Box<OVFInformationTO>,
 }
 
 impl Package {
@@ -48,15 +61,17 @@ impl Package {
             match event {
                 Event::Member { name, size } => self.begin(name, size)?,
                 Event::Data(data) => match &mut self.member {
-                    Member::Descriptor => self.descriptor.get_or_insert_default().extend_from_slice(data),
+                    Member::Descriptor => self.text.extend_from_slice(data),
                     Member::Disk(disk) => disk.feed(data).map_err(|e| e.reason())?,
                     Member::Other => {}
                 },
-                Event::End => {
-                    if let Member::Disk(disk) = std::mem::take(&mut self.member) {
+                Event::End => match std::mem::take(&mut self.member) {
+                    Member::Descriptor => self.descriptor = Some(ovf::read(&std::mem::take(&mut self.text))?),
+                    Member::Disk(disk) => {
                         disk.finish().map_err(|e| e.reason())?;
                     }
-                }
+                    Member::Other => {}
+                },
             }
         }
         Ok(())
@@ -68,39 +83,68 @@ impl Package {
             if self.descriptor.is_some() {
                 return Err("it has two descriptors".into());
             }
-            if size > DESCRIPTOR {
+            if size > ovf::LONGEST {
                 return Err(format!("a descriptor of {size} bytes"));
             }
-            self.descriptor = Some(Vec::new());
+            self.before = self.members.len();
             Member::Descriptor
-        } else if ends(".vmdk") {
+        } else if ends(".vmdk") && !self.is_packed(&name) {
             Member::Disk(Box::new(Inspector::new(Some(ImageFormat::Vmdk))))
         } else {
             Member::Other
         };
-        self.members.push(name);
+        self.members.push((name, size));
         Ok(())
     }
 
-    /// The bytes of all its disks, once it is whole.
-    pub(super) fn size(mut self) -> Result<u64, String> {
+    /// Whether a member is a compressed file, as the descriptor says that came before it.
+    fn is_packed(&self, name: &str) -> bool {
+        let files = self.descriptor.iter().flat_map(|descriptor| &descriptor.files);
+        files.into_iter().any(|file| file.compressed && file.href == name)
+    }
+
+    /// What it holds, once it is whole.
+    pub(super) fn contents(mut self) -> Result<Contents, String> {
         // The end of the last member.
         self.feed(&[])?;
         if !self.archive.is_whole() {
             return Err("the archive is cut".into());
         }
-        let bytes = self.descriptor.ok_or("Unable to locate OVF file in template package")?;
-        let descriptor = ovf::read(&bytes)?;
-        if let Some(missing) = descriptor.files.iter().find(|file| !self.members.contains(file)) {
-            return Err(format!("file {missing:?} of the descriptor is not in the package"));
+        let mut descriptor = self.descriptor.take().ok_or("Unable to locate OVF file in template package")?;
+        let places: HashMap<&str, usize> =
+            self.members.iter().enumerate().map(|(at, (name, _))| (name.as_str(), at)).collect();
+        let place = |name: &str| places.get(name).copied();
+        for file in &descriptor.files {
+            let mut members = (0..).map_while(|piece| place(file.member(piece)?.as_str())).peekable();
+            let Some(first) = members.peek().copied() else {
+                return Err(format!("file {:?} of the descriptor is not in the package", file.href));
+            };
+            let bytes = members.map(|at| self.members.get(at).map_or(0, |(_, size)| *size)).sum::<u64>();
+            if file.is_plain() {
+                let disks = descriptor.information.disks.iter_mut();
+                for disk in disks.filter(|disk| disk.path.as_deref() == Some(&file.href)) {
+                    disk.file_size = i64::try_from(bytes).unwrap_or(i64::MAX);
+                }
+                continue;
+            }
+            if first < self.before {
+                let text = "comes before the descriptor, which has to be first where files are packed";
+                return Err(format!("file {:?} {text}", file.href));
+            }
+            if file.piece.is_some() && file.size.is_some_and(|size| size != bytes) {
+                return Err(format!("the pieces of file {:?} have {bytes} bytes", file.href));
+            }
+            if file.plain() != file.href && place(file.plain()).is_some() {
+                return Err(format!("file {:?} would replace another one", file.href));
+            }
         }
-        let mut all = 0_u64;
+        let mut size = 0_u64;
         for disk in &descriptor.disks {
             if let Some(file) = disk.file.as_ref().filter(|f| !f.to_ascii_lowercase().ends_with(".vmdk")) {
                 return Err(format!("disk {file:?} is no VMDK"));
             }
-            all = all.checked_add(disk.capacity).ok_or("its disks are too large")?;
+            size = size.checked_add(disk.capacity).ok_or("its disks are too large")?;
         }
-        Ok(all)
+        Ok(Contents { size, information: descriptor.information })
     }
 }

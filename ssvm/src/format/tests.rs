@@ -40,7 +40,7 @@ fn sizes_of_good_images() {
     ] {
         let bytes = made(words);
         let sizes = judge(format, &bytes).unwrap_or_else(|e| panic!("{words:?}: {}", e.reason()));
-        assert_eq!(sizes, Sizes { virtual_size: gib, physical_size: bytes.len() as u64 }, "{words:?}");
+        assert_eq!((sizes.virtual_size, sizes.physical_size), (gib, bytes.len() as u64), "{words:?}");
     }
     for subformat in ["subformat=dynamic,force_size=on", "subformat=fixed,force_size=on"] {
         let bytes = made(&["-f", "vpc", "-o", subformat, "image", "16M"]);

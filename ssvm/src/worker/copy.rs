@@ -3,11 +3,14 @@
 use common::command::storage::ImageFormat;
 use tokio_util::sync::CancellationToken;
 
-use super::install::{Arrival, arrive, read_properties};
+use super::{
+    flatten::Flattened,
+    install::{Arrival, arrive, read_properties},
+};
 use crate::{
-    layout::StorePath,
+    layout::{StorePath, entry_of},
     order::{CopyHow, CopyTask, Failure, Label, Stored},
-    store::{Found, Store, job_of_temporary},
+    store::{FolderStore, Found, Store, StoreSpec, job_of_temporary},
     transfer::Meter,
 };
 
@@ -37,6 +40,8 @@ pub(super) async fn copy(
         CopyHow::Folder => copy.folder().await,
         CopyHow::Install { label, format } => copy.install(label, *format).await,
         CopyHow::Template { label, format } => copy.template(label, *format).await,
+        CopyHow::Flatten { label } => copy.flatten(label).await,
+        CopyHow::Snapshot => copy.snapshot().await,
     }
 }
 
@@ -103,28 +108,89 @@ impl Copy<'_> {
         Ok(Stored { format: format.filter(|f| *f != ImageFormat::Iso), ..stored })
     }
 
-    /// All files of a template or volume; those that describe the others come last.
+    /// A snapshot: its file, or the folder of its own that one of several files has.
+    async fn snapshot(&self) -> Result<Stored, Failure> {
+        let (from, folder) = (&self.task.from, &self.task.folder);
+        let several = StorePath::parse(&format!("{from}.ovf"))?;
+        let is_file = matches!(self.source.find(from).await?, Found::File(_));
+        if is_file || !matches!(self.source.find(&several).await?, Found::File(_)) {
+            return self.file(&self.locate().await?, folder).await;
+        }
+        let root = from.parent().ok_or_else(|| Failure::end(format!("Can't find src file:{from}")))?;
+        let folder = folder.join(from.name())?;
+        let path = folder.join(from.name())?;
+        let files = self.tree(&root, &folder).await?;
+        Ok(whole(path, &files))
+    }
+
+    /// All files of a template or volume.
     async fn folder(&self) -> Result<Stored, Failure> {
         let from = &self.task.from;
-        let image = self.locate().await?;
-        let root = match self.source.find(from).await? {
-            Found::Folder => from.clone(),
-            _ => image.parent().ok_or_else(|| Failure::end(format!("Can't find src file:{from}")))?,
+        let missing = || Failure::end(format!("Can't find src file:{from}"));
+        let is_folder = self.source.find(from).await? == Found::Folder;
+        let volume = from.components().next() == Some("volumes") && from.components().count() == 4;
+        if is_folder && volume {
+            // A volume of several files, without a property file.
+            let folder = self.task.folder.join(from.name())?;
+            let files = self.tree(from, &folder).await?;
+            return if files.is_empty() { Err(missing()) } else { Ok(whole(folder, &files)) };
+        }
+        let located = self.locate().await;
+        let root = match &located {
+            _ if is_folder => from.clone(),
+            Ok(image) => image.parent().ok_or_else(missing)?,
+            Err(_) => from.parent().ok_or_else(missing)?,
         };
-        let mut files = self.source.list(&root).await?;
+        let image = match located {
+            Ok(image) => image,
+            Err(failure) => self.image_of(&root).await.filter(|image| image == from).ok_or(failure)?,
+        };
+        // The template of a disk is a package by its name alone.
+        let entry = if let Found::File(_) = self.source.find(&image).await? {
+            None
+        } else {
+            let properties = read_properties(&*self.source, &root.join("template.properties")?).await?;
+            Some(entry_of(&root, &properties).filter(|entry| !entry.is_corrupted).ok_or_else(missing)?)
+        };
+        let files = self.tree(&root, &self.task.folder).await?;
+        let stored = files.iter().find(|(source, _)| *source == image).map(|(_, stored)| stored.clone());
+        match (stored, entry) {
+            (Some(stored), _) => Ok(stored),
+            (None, Some(entry)) => Ok(Stored {
+                virtual_size: u64::try_from(entry.size).unwrap_or(0),
+                physical_size: u64::try_from(entry.physical_size).unwrap_or(0),
+                format: ImageFormat::of_name(image.name()),
+                ..whole(self.task.folder.join(image.name())?, &files)
+            }),
+            (None, None) => Err(missing()),
+        }
+    }
+
+    /// All files below `root` as they are, those that describe others last, each with what it was there. Of a copy that
+    /// fails none stays.
+    async fn tree(&self, root: &StorePath, to: &StorePath) -> Result<Vec<(StorePath, Stored)>, Failure> {
+        let mut files = self.source.list(root).await?;
         files.retain(|f| job_of_temporary(f.path.name()).is_none());
         files.sort_by_key(|f| f.path.name().ends_with(".properties"));
-        let mut stored = None;
+        let mut made: Vec<(StorePath, Stored)> = Vec::new();
         for file in files {
             let Some(parent) = file.path.parent() else { continue };
             let below = parent.as_str().strip_prefix(root.as_str()).unwrap_or_default();
-            let folder = StorePath::parse(&format!("{}/{below}", self.task.folder))?;
-            let copied = self.file(&file.path, &folder).await?;
-            if file.path == image {
-                stored = Some(copied);
+            let folder = StorePath::parse(&format!("{to}/{below}"))?;
+            match self.file(&file.path, &folder).await {
+                Ok(stored) => made.push((file.path, stored)),
+                Err(failure) => {
+                    for (_, stored) in made {
+                        if let Err(error) = self.destination.remove_file(&stored.path).await {
+                            tracing::warn!(path = %stored.path, %error, "a file of a broken copy stays behind");
+                        }
+                    }
+                    self.destination.tidy(to).await?;
+                    return Err(failure);
+                }
             }
         }
-        stored.ok_or_else(|| Failure::end(format!("Can't find src file:{from}")))
+        Ok(made)
     }
 
     /// An object as an installed image.
@@ -157,6 +223,38 @@ impl Copy<'_> {
         Ok(stored)
     }
 
+    /// A snapshot and all that it builds on as a template.
+    async fn flatten(&self, label: &Label) -> Result<Stored, Failure> {
+        let (from, job) = (&self.task.from, &self.task.job);
+        let StoreSpec::Folder(root) = &self.task.source else {
+            return Err(Failure::end("a snapshot becomes a template out of a folder only"));
+        };
+        let named = from.name().starts_with("VHD-") || from.name().ends_with(".vhd");
+        let path = if named { from.clone() } else { StorePath::parse(&format!("{from}.vhd"))? };
+        if !matches!(self.source.find(&path).await?, Found::File(_)) {
+            return Err(Failure::end(format!("Can't find src file:{from}")));
+        }
+        let uuid = hex::decode(job.replace('-', "")).ok().and_then(|bytes| bytes.try_into().ok());
+        let uuid = uuid.ok_or_else(|| Failure::end(format!("job {job} is no UUID")))?;
+        let store = FolderStore::open(root, job).await?;
+        let source = Box::new(Flattened::open(store, &path, uuid).await?);
+        // The management server takes the name of the template from the answer.
+        let label = Label { name: job.clone(), ..label.clone() };
+        let arrival = Arrival {
+            folder: &self.task.folder,
+            file: &format!("{job}.vhd"),
+            format: Some(ImageFormat::Vhd),
+            strict: true,
+            decompress: false,
+            uploaded: false,
+            checksum: None,
+            limit: self.task.limit,
+            label: Some(&label),
+            kept: 0,
+        };
+        arrive(&*self.destination, source, &arrival, self.meter, self.abort).await
+    }
+
     async fn labelled(
         &self,
         from: &StorePath,
@@ -180,4 +278,10 @@ impl Copy<'_> {
         let source = self.source.open(from).await?;
         arrive(&*self.destination, source, &arrival, self.meter, self.abort).await
     }
+}
+
+/// Several files as one thing.
+fn whole(path: StorePath, files: &[(StorePath, Stored)]) -> Stored {
+    let bytes = files.iter().map(|(_, file)| file.physical_size).sum();
+    Stored { path, virtual_size: bytes, physical_size: bytes, checksum: None, format: None, package: None }
 }

@@ -276,13 +276,14 @@ async fn into_sink(
         physical_size: moved.sizes.physical_size,
         checksum: Some(moved.checksum),
         format: arrival.format,
+        package: moved.sizes.package,
     };
     if let Some(label) = arrival.label
         && store.has_properties()
     {
         let described = async {
             if arrival.format == Some(ImageFormat::Ova) {
-                unpack(store, &path, abort).await?;
+                unpack(store, &path, arrival.limit, abort).await?;
             }
             describe(store, arrival.folder, label, &stored, before.as_ref()).await
         };

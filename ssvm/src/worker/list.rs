@@ -41,7 +41,10 @@ pub(super) async fn parts(store: &dyn Store, path: &StorePath) -> Result<Vec<Sto
         None => Vec::new(),
     };
     let whole = |node: &Node| !node.is_folder && job_of_temporary(node.path.name()).is_none();
-    Ok(nodes.into_iter().filter(whole).map(|node| node.path).collect())
+    let files: Vec<StorePath> = nodes.into_iter().filter(whole).map(|node| node.path).collect();
+    // A snapshot that is not there has neighbours all the same.
+    let first = format!("{}.", path.name());
+    Ok(if files.iter().any(|file| file.name().starts_with(&first)) { files } else { Vec::new() })
 }
 
 /// Entries of a store whose images are described by property files.

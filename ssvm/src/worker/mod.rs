@@ -2,6 +2,8 @@
 //! them. It takes tasks from the core over one local socket and runs them side by side.
 
 mod copy;
+mod disks;
+mod flatten;
 mod install;
 mod limits;
 mod list;

@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{copy, install, limits, list, remove};
+use super::{copy, disks, install, limits, list, remove};
 use crate::{
     layout::StorePath,
     order::{self, Failure, FailureKind, Order, Outcome, Progress, Report, Task},
@@ -21,10 +21,8 @@ use crate::{
 
 /// Between two reports of progress.
 const TICK: Duration = Duration::from_millis(500);
-/// Time for tasks to tidy up after the core has gone.
+/// Time for a task to tidy up after it was aborted.
 const TIDY: Duration = Duration::from_secs(60);
-/// Time for a task to tidy up after it was aborted: whoever stopped it waits for that.
-const STOP: Duration = Duration::from_secs(10);
 
 /// A task that runs.
 struct Running {
@@ -125,17 +123,7 @@ async fn supervised(
         _ => None,
     };
     started.cancel();
-    let overdue = async {
-        abort.cancelled().await;
-        tokio::time::sleep(STOP).await;
-    };
-    let result = tokio::select! {
-        result = perform(task, &meter, &abort) => result,
-        () = overdue => {
-            tracing::warn!("a store is slow: what was stopped stays behind for the sweep");
-            Err(aborted())
-        }
-    };
+    let result = perform(task, &meter, &abort).await;
     drop(slot);
     match result {
         Err(_) if abort.is_cancelled() => Err(aborted()),
@@ -190,6 +178,13 @@ async fn perform(task: Task, meter: &Meter, abort: &CancellationToken) -> Result
         }
         Task::Parts { store, path } => {
             list::parts(&*store.open("none").await?, &path).await.map(Outcome::Parts)
+        }
+        Task::Disks { store, job, package, configuration } => {
+            let store = store.open(&job).await?;
+            disks::list(&*store, &package, configuration.as_deref(), abort).await.map(Outcome::Disks)
+        }
+        Task::Disk(task) => {
+            disks::template(&*task.store.open(&task.job).await?, &task).await.map(Outcome::Stored)
         }
         Task::Write { store, path, data } => {
             let bytes = STANDARD.decode(data.expose()).map_err(|e| Failure::end(e.to_string()))?;

@@ -18,7 +18,7 @@ use tests::lab::ssvm::{
     template, tool,
 };
 
-fn snapshot(store: DataStoreTO, path: &str) -> DataTO {
+pub fn snapshot(store: DataStoreTO, path: &str) -> DataTO {
     let path = Some(path.to_owned());
     DataTO::Snapshot(Box::new(SnapshotObjectTO {
         path,
@@ -28,7 +28,7 @@ fn snapshot(store: DataStoreTO, path: &str) -> DataTO {
     }))
 }
 
-fn image(store: DataStoreTO, path: &str) -> DataTO {
+pub fn image(store: DataStoreTO, path: &str) -> DataTO {
     DataTO::Template(Box::new(TemplateObjectTO {
         path: Some(path.to_owned()),
         image_data_store: Some(store),
@@ -39,7 +39,7 @@ fn image(store: DataStoreTO, path: &str) -> DataTO {
     }))
 }
 
-async fn copied(lab: &Lab, source: DataTO, destination: DataTO) -> DataTO {
+pub async fn copied(lab: &Lab, source: DataTO, destination: DataTO) -> DataTO {
     let command =
         CopyCommand { source: Some(source), destination: Some(destination), ..CopyCommand::default() };
     let answer: CopyCmdAnswer = lab.answer(&command).await;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DataStoreTO, ImageFormat};
+use super::{DataStoreTO, ImageFormat, OVFInformationTO};
 use crate::{
     channel::message::{AnswerBase, Base},
     command::{Secret, wire},
@@ -189,6 +189,9 @@ pub struct DownloadAnswer {
     /// `{ALGORITHM}hex` over the bytes as served.
     #[serde(rename = "checkSum", skip_serializing_if = "Option::is_none")]
     pub checksum: Option<String>,
+    /// What the descriptor of a package says, in the answer to `PURGE`.
+    #[serde(rename = "ovfInformationTO", skip_serializing_if = "Option::is_none")]
+    pub ovf_information: Option<Box<OVFInformationTO>>,
     /// What every answer carries.
     #[serde(flatten)]
     pub answer: AnswerBase,

@@ -8,6 +8,7 @@
 mod copy;
 mod data;
 mod download;
+mod package;
 mod query;
 mod setup;
 mod store;
@@ -19,6 +20,11 @@ pub use data::{DataTO, ImageFormat, SnapshotObjectTO, TemplateObjectTO, VolumeOb
 pub use download::{
     DownloadAnswer, DownloadCommand, DownloadProgressCommand, DownloadStatus, PasswordAuth, Proxy,
     ResourceType,
+};
+pub use package::{
+    CreateDatadiskTemplateAnswer, CreateDatadiskTemplateCommand, DatadiskTO, GetDatadisksAnswer,
+    GetDatadisksCommand, GuestOs, OVFConfigurationTO, OVFEulaSectionTO, OVFInformationTO, OVFNetworkTO,
+    OVFPropertyTO, OVFVirtualHardwareItemTO, OVFVirtualHardwareSectionTO,
 };
 pub use query::{
     ComputeChecksumCommand, GetStorageStatsAnswer, GetStorageStatsCommand, ListTemplateAnswer,

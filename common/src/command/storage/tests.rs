@@ -129,3 +129,38 @@ fn listings_use_numbers_as_keys_where_told() {
         "algorithm": "SHA-256"})));
     assert_eq!(sum.algorithm, "SHA-256");
 }
+
+#[test]
+fn packages() {
+    let disk = json!({"path": "/mnt/SecStorage/6f1c/template/tmpl/2/201/d.vmdk", "virtualSize": 1073741824,
+        "fileSize": 1048576, "bootable": false, "diskId": "disk1", "isIso": true, "diskController": "1",
+        "diskControllerSubType": "lsilogic", "diskNumber": 0, "configuration": ""});
+    let template = json!({"path": "template/tmpl/2/201/", "id": 201, "format": "OVA", "accountId": 2, "hvm": true,
+        "imageDataStore": nfs(), "name": "201-2-0b1c2d3e", "bootable": true});
+    let tagged = json!({"org.apache.cloudstack.storage.to.TemplateObjectTO": template.clone()});
+    round::<GetDatadisksCommand>(&with_base(json!({"data": tagged.clone(), "configurationId": "small"})));
+    round::<GetDatadisksAnswer>(&with_base(json!({"dataDiskDetails": [disk.clone()], "result": true})));
+    round::<CreateDatadiskTemplateCommand>(&with_base(json!({"dataDiskTemplate": tagged,
+        "path": "/mnt/SecStorage/6f1c/template/tmpl/2/201/d.vmdk", "fileSize": 1048576, "bootable": false,
+        "diskId": "disk1"})));
+    round::<CreateDatadiskTemplateAnswer>(&with_base(json!({"dataDiskTemplate": template, "result": true})));
+    let information = json!({"properties": [{"key": "pw", "type": "string", "value": "hunter2",
+            "userConfigurable": true, "password": true, "index": 3}],
+        "networks": [{"name": "VM Network", "addressOnParent": 7, "automaticAllocation": true, "InstanceID": 4,
+            "resourceType": "10"}],
+        "disks": [disk],
+        "hardwareSection": {"minimiumHardwareVersion": "vmx-13", "configurations": [{"id": "small",
+            "hardwareItems": [], "index": 0}], "commonHardwareItems": [{"automaticAllocation": false,
+            "automaticDeallocation": false, "resourceType": "Memory", "virtualQuantity": 1024, "weight": 0}]},
+        "eulaSections": [{"compressedLicense": [31, -117, 8], "index": 0}],
+        "guestOsInfo": {"t": "debian10_64Guest", "u": "Debian"}});
+    let answer: DownloadAnswer = round(&with_base(
+        json!({"downloadPct": 100, "downloadStatus": "DOWNLOADED",
+        "templateSize": 5, "templatePhySicalSize": 4, "ovfInformationTO": information.clone(), "result": true}),
+    ));
+    assert!(!format!("{answer:?}").contains("hunter2"));
+    round::<UploadStatusAnswer>(&with_base(
+        json!({"status": "COMPLETED", "virtualSize": 5, "physicalSize": 4,
+        "downloadPercent": 100, "ovfInformationTO": information, "result": true}),
+    ));
+}

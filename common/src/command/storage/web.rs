@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::DataTO;
+use super::{DataTO, OVFInformationTO};
 use crate::{
     channel::message::{AnswerBase, Base},
     command::wire,
@@ -115,6 +115,9 @@ pub struct UploadStatusAnswer {
     pub install_path: Option<String>,
     /// 0 to 100.
     pub download_percent: u8,
+    /// What the descriptor of a package says, once installed.
+    #[serde(rename = "ovfInformationTO", skip_serializing_if = "Option::is_none")]
+    pub ovf_information: Option<Box<OVFInformationTO>>,
     /// What every answer carries.
     #[serde(flatten)]
     pub answer: AnswerBase,

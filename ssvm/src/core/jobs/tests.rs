@@ -95,6 +95,7 @@ fn answers_tell_the_stand() {
         physical_size: 4,
         checksum: None,
         format: Some(ImageFormat::Qcow2),
+        package: None,
     }));
     let answer = job.answer(None);
     assert_eq!(answer.download_status, DownloadStatus::Downloaded);
