@@ -45,6 +45,11 @@ impl Paths {
         self.at("/state").join(role)
     }
 
+    /// What consoles have shown, where that is recorded; outlives a reboot.
+    pub fn recordings(&self) -> PathBuf {
+        self.at("/state/recordings")
+    }
+
     /// Certificates and keys of the agent (`cloud.crt`, `cloud.ca.crt`, `cloud.key`, `agent.properties`).
     pub fn agent(&self) -> PathBuf {
         self.at("/usr/local/cloud/systemvm/conf")

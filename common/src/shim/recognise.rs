@@ -147,8 +147,10 @@ const CORE: &[&str] = &[
 ];
 
 /// Words of an operator that a role's core answers: the rules of a router, which of them decides about a
-/// packet, what a document would change, figures, and the certificate by which clients of its VPN know it; the sessions of a console proxy, and the end of one.
-const OPERATOR: &[&str] = &["rules", "explain", "diff", "metrics", "certificate", "sessions", "cut"];
+/// packet, what a document would change, figures, and the certificate by which clients of its VPN know it; the sessions of a
+/// console proxy, the end of one, and what was recorded of them.
+const OPERATOR: &[&str] =
+    &["rules", "explain", "diff", "metrics", "certificate", "sessions", "cut", "recordings"];
 
 /// Services that the supervisor does not know: a role's core looks after them.
 const KEPT: [&str; 2] = ["keepalived", "conntrackd"];

@@ -143,8 +143,15 @@ pub(super) fn send(
     answer(input)
 }
 
-/// Whether a host may fetch a file: archives of diagnostics only.
+/// Whether a host may fetch a file: archives of diagnostics, and what consoles have shown.
 pub(super) fn is_fetchable(path: &str) -> bool {
+    let recording = path.strip_prefix("/state/recordings/").and_then(|name| name.strip_suffix(".fbs"));
+    if recording.is_some_and(|name| {
+        (1..=200).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+    }) {
+        return true;
+    }
     path.strip_prefix("/root/diagnostics_files_").and_then(|rest| rest.strip_suffix(".zip")).is_some_and(
         |stamp| {
             (1..=64).contains(&stamp.len())
@@ -278,6 +285,10 @@ mod tests {
         assert!(send(&paths, "/root/.ssh/id_rsa", &mut &[0][..], &mut output).is_err());
         assert_eq!(output[0], 1);
         assert!(!is_fetchable("/root/diagnostics_files_../x.zip"));
+        assert!(is_fetchable("/state/recordings/0000000001000.vm-1.9f1c.fbs"));
+        for other in ["/state/recordings/../log/a.fbs", "/state/recordings/.fbs", "/state/recordings/a.log"] {
+            assert!(!is_fetchable(other), "{other}");
+        }
     }
 
     proptest! {
