@@ -2,7 +2,11 @@
 //! stays bounded; the end of either side ends the other at once; a browser that has vanished is found by pings.
 //!
 //! A session that moves no bytes holds no buffer: what is read lands in a buffer of the thread, from where it goes on
-//! at once. Only what the other side does not take is kept, and then nothing more is read until it has been.
+//! at once. Only what the other side does not take is kept, and then nothing more is read until it has been. Where both
+//! sides are plain TCP, much of a picture takes the shorter way of [`direct`].
+
+mod direct;
+pub mod tape;
 
 use std::{
     cell::RefCell,
@@ -15,23 +19,28 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncWrite, ReadBuf},
     sync::watch,
     time::{Instant, sleep_until, timeout},
 };
 
 use crate::{
     end::End,
+    relay::{direct::Frame, tape::Tape},
     rfb::{
         browser::{Browser, Parts, close},
         view::ViewOnly,
     },
+    screen::Duplex,
     websocket::{Decoder, HEAD, Opcode, append, head},
     wire::now,
 };
 
-/// Bytes read from the hypervisor at a time, and so the largest message to the browser.
-const CHUNK: usize = 64 * 1024;
+/// Bytes read from the hypervisor at a time, and so the largest message to the browser: with its head it fills whole
+/// records of TLS.
+const CHUNK: usize = 64 * 1024 - HEAD;
+/// So much at once is a picture, of which more is to be expected.
+const MUCH: usize = 16 * 1024;
 /// Bytes read from the browser at a time.
 const INPUT: usize = 16 * 1024;
 /// Chunks after which other sessions have their turn.
@@ -82,26 +91,35 @@ impl Meter {
     }
 }
 
-/// Copies until one side ends or `orders` carries an end; where there is a `filter`, the browser's input passes it.
+/// What the bytes of a session pass on their way.
+#[derive(Debug, Default)]
+pub struct Filters {
+    /// For the browser's input, where it may look and no more.
+    pub view_only: Option<ViewOnly>,
+    /// Where the screen is recorded.
+    pub tape: Option<Tape>,
+}
+
+/// Copies until one side ends or `orders` carries an end; the bytes pass the `filters`.
 /// The hypervisor's connection is closed before the browser is told, and all is over when this returns.
 pub async fn relay<B, H>(
     browser: Browser<B>,
     hypervisor: H,
-    filter: Option<ViewOnly>,
+    filters: Filters,
     orders: &mut watch::Receiver<Option<End>>,
     meter: &Meter,
     timing: Timing,
 ) -> End
 where
-    B: AsyncRead + AsyncWrite + Unpin,
-    H: AsyncRead + AsyncWrite + Unpin,
+    B: Duplex,
+    H: Duplex,
 {
     let Parts { stream, decoder, early, end, replies } = browser.into_parts();
     let mut pump = Pump {
         browser: stream,
         hypervisor,
         decoder,
-        filter,
+        filters,
         down: Kept { bytes: replies, ..Kept::default() },
         up: Kept::default(),
         ended: end,
@@ -109,6 +127,7 @@ where
         heard: Instant::now(),
         held: false,
         blocked: false,
+        much: false,
     };
     let end = match pump.input(&early) {
         Err(end) => end,
@@ -127,8 +146,8 @@ async fn run<B, H>(
     timing: Timing,
 ) -> End
 where
-    B: AsyncRead + AsyncWrite + Unpin,
-    H: AsyncRead + AsyncWrite + Unpin,
+    B: Duplex,
+    H: Duplex,
 {
     let mut ordered = pin!(async {
         let order = orders.wait_for(Option::is_some).await.ok().and_then(|order| *order);
@@ -227,7 +246,7 @@ struct Pump<'a, B, H> {
     browser: B,
     hypervisor: H,
     decoder: Decoder,
-    filter: Option<ViewOnly>,
+    filters: Filters,
     /// Frames for the browser.
     down: Kept,
     /// Bytes for the hypervisor.
@@ -241,12 +260,14 @@ struct Pump<'a, B, H> {
     held: bool,
     /// Whether the browser takes nothing.
     blocked: bool,
+    /// Whether the last portion of the picture was large.
+    much: bool,
 }
 
 impl<B, H> Pump<'_, B, H>
 where
-    B: AsyncRead + AsyncWrite + Unpin,
-    H: AsyncRead + AsyncWrite + Unpin,
+    B: Duplex,
+    H: Duplex,
 {
     /// Moves all that can be moved now; ready when the session is over.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
@@ -301,7 +322,10 @@ where
             return Ok(());
         }
         self.meter.count(&self.meter.up, bytes.len());
-        match &mut self.filter {
+        if let Some(tape) = &mut self.filters.tape {
+            tape.up(bytes);
+        }
+        match &mut self.filters.view_only {
             Some(filter) => filter.pass(bytes, &mut self.up.bytes),
             None => {
                 self.up.bytes.extend_from_slice(bytes);
@@ -330,248 +354,65 @@ where
                     }
                 }
             }
-            let mut read = ReadBuf::new(&mut buffer[HEAD..]);
-            if ready!(Pin::new(&mut self.hypervisor).poll_read(cx, &mut read)).is_err() {
-                return Poll::Ready(End::HypervisorGone);
-            }
-            let count = read.filled().len();
-            if count == 0 {
-                return Poll::Ready(End::HypervisorClosed);
-            }
-            self.meter.count(&self.meter.down, count);
-            let (room, length) = head(Opcode::Binary, count);
-            buffer[HEAD - length..HEAD].copy_from_slice(&room[HEAD - length..]);
-            let frame = &buffer[HEAD - length..HEAD + count];
-            if self.down.put(frame, &mut self.browser, cx).is_err() {
-                return Poll::Ready(End::BrowserGone);
+            let moved = match self.poll_direct(cx) {
+                Some(moved) => ready!(moved),
+                None => ready!(self.poll_frame(buffer, cx)),
+            };
+            match moved {
+                Ok(count) => {
+                    self.much = count >= MUCH;
+                    self.meter.count(&self.meter.down, count);
+                }
+                Err(end) => return Poll::Ready(end),
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
+
+    /// Passes a frame of the picture on without a copy, where that can be and is worth it.
+    fn poll_direct(&mut self, cx: &mut Context<'_>) -> Option<Poll<Result<usize, End>>> {
+        if !self.much || self.filters.tape.is_some() {
+            return None;
+        }
+        let (hypervisor, browser) = (self.hypervisor.tcp()?, self.browser.tcp()?);
+        // Where it takes nothing, nothing is read.
+        match browser.poll_write_ready(cx) {
+            Poll::Ready(Ok(())) if std::mem::take(&mut self.blocked) => self.heard = Instant::now(),
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => return Some(Poll::Ready(Err(End::BrowserGone))),
+            Poll::Pending => {
+                self.blocked = true;
+                return Some(Poll::Pending);
+            }
+        }
+        let moved = direct::poll_frame(direct::pipe()?, hypervisor, browser, cx);
+        Some(moved.map_ok(|Frame { count, rest }| {
+            self.down.bytes = rest;
+            count
+        }))
+    }
+
+    /// Copies a frame of the picture; how many bytes of the hypervisor it was.
+    fn poll_frame(&mut self, buffer: &mut [u8], cx: &mut Context<'_>) -> Poll<Result<usize, End>> {
+        let mut read = ReadBuf::new(&mut buffer[HEAD..]);
+        if ready!(Pin::new(&mut self.hypervisor).poll_read(cx, &mut read)).is_err() {
+            return Poll::Ready(Err(End::HypervisorGone));
+        }
+        let count = read.filled().len();
+        if count == 0 {
+            return Poll::Ready(Err(End::HypervisorClosed));
+        }
+        if let Some(tape) = &mut self.filters.tape {
+            tape.down(&buffer[HEAD..HEAD + count]);
+        }
+        let (room, length) = head(Opcode::Binary, count);
+        buffer[HEAD - length..HEAD].copy_from_slice(&room[HEAD - length..]);
+        let frame = &buffer[HEAD - length..HEAD + count];
+        let put = self.down.put(frame, &mut self.browser, cx);
+        Poll::Ready(put.map(|()| count).map_err(|_| End::BrowserGone))
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use futures_util::{SinkExt as _, StreamExt as _};
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
-    use tokio_tungstenite::{
-        WebSocketStream,
-        tungstenite::{Message, protocol::Role},
-    };
-
-    use super::*;
-
-    struct Lab {
-        client: WebSocketStream<DuplexStream>,
-        server: DuplexStream,
-        stop: watch::Sender<Option<End>>,
-        ended: tokio::task::JoinHandle<(End, u64, u64)>,
-    }
-
-    async fn lab(timing: Timing) -> Lab {
-        viewing(timing, None).await
-    }
-
-    async fn viewing(timing: Timing, filter: Option<ViewOnly>) -> Lab {
-        let (near, far) = duplex(16 * 1024);
-        let (hypervisor, server) = duplex(16 * 1024);
-        let browser = Browser::new(near, &[]);
-        let client = WebSocketStream::from_raw_socket(far, Role::Client, None).await;
-        let (stop, mut orders) = watch::channel(None);
-        let ended = tokio::spawn(async move {
-            let meter = Meter::default();
-            let end = relay(browser, hypervisor, filter, &mut orders, &meter, timing).await;
-            (end, meter.down.into_inner(), meter.up.into_inner())
-        });
-        Lab { client, server, stop, ended }
-    }
-
-    fn close_code(message: Option<Result<Message, tokio_tungstenite::tungstenite::Error>>) -> u16 {
-        match message {
-            Some(Ok(Message::Close(Some(frame)))) => frame.code.into(),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[tokio::test]
-    async fn bytes_arrive_in_order_both_ways() {
-        let mut lab = lab(Timing::default()).await;
-        let sent: Vec<u8> = (0..4 * 1024 * 1024_u32).map(|n| (n * 7 + n / 251) as u8).collect();
-        let copy = sent.clone();
-        let (mut from, mut to) = tokio::io::split(lab.server);
-        let serving = tokio::spawn(async move {
-            to.write_all(&copy).await.unwrap();
-            let mut got = vec![0; 300_000];
-            from.read_exact(&mut got).await.unwrap();
-            (got, from, to)
-        });
-        let mut got = Vec::new();
-        while got.len() < sent.len() {
-            let message = lab.client.next().await.unwrap().unwrap();
-            assert!(message.len() <= CHUNK);
-            got.extend_from_slice(&message.into_data());
-        }
-        assert!(got == sent);
-        for piece in sent[..300_000].chunks(10_000) {
-            lab.client.send(Message::binary(piece.to_vec())).await.unwrap();
-        }
-        let (up, from, to) = serving.await.unwrap();
-        assert!(up == sent[..300_000]);
-        drop((from, to));
-        assert_eq!(close_code(lab.client.next().await), 4002);
-        assert_eq!(lab.ended.await.unwrap(), (End::HypervisorClosed, sent.len() as u64, 300_000));
-    }
-
-    #[tokio::test]
-    async fn the_browsers_end_closes_the_hypervisor() {
-        let mut one = lab(Timing::default()).await;
-        one.client.close(None).await.unwrap();
-        assert_eq!(one.server.read(&mut [0]).await.unwrap(), 0);
-        while let Some(Ok(_)) = one.client.next().await {}
-        assert_eq!(one.ended.await.unwrap().0, End::BrowserClosed);
-
-        let mut two = lab(Timing::default()).await;
-        drop(two.client);
-        assert_eq!(two.server.read(&mut [0]).await.unwrap(), 0);
-        assert_eq!(two.ended.await.unwrap().0, End::BrowserGone);
-    }
-
-    #[tokio::test]
-    async fn text_and_frames_over_the_limit_reach_no_hypervisor() {
-        for (message, end, code) in [
-            (Message::text("x"), End::BrowserText, 1003),
-            (Message::binary(vec![0; 65_537]), End::BrowserTooBig, 1009),
-        ] {
-            let mut lab = lab(Timing::default()).await;
-            // The proxy stops reading in the middle of what is too long.
-            let _ = lab.client.feed(message).await;
-            let (mut sink, mut stream) = lab.client.split();
-            let (_, closed) = tokio::join!(sink.flush(), stream.next());
-            assert_eq!(close_code(closed), code);
-            drop((sink, stream));
-            let mut seen = Vec::new();
-            lab.server.read_to_end(&mut seen).await.unwrap();
-            assert_eq!(seen, b"");
-            assert_eq!(lab.ended.await.unwrap().0, end);
-        }
-    }
-
-    #[tokio::test]
-    async fn an_order_ends_it() {
-        for end in [End::TakenOver, End::Cut] {
-            let mut lab = lab(Timing::default()).await;
-            lab.stop.send_replace(Some(end));
-            assert_eq!(close_code(lab.client.next().await), end.close().0);
-            assert_eq!(lab.server.read(&mut [0]).await.unwrap(), 0);
-            while let Some(Ok(_)) = lab.client.next().await {}
-            assert_eq!(lab.ended.await.unwrap().0, end);
-        }
-    }
-
-    const QUICK: Timing = Timing {
-        ping: Duration::from_millis(50),
-        silence: Duration::from_millis(400),
-        close: Duration::from_millis(50),
-    };
-
-    #[tokio::test]
-    async fn a_browser_that_answers_pings_stays_and_a_silent_one_goes() {
-        let mut lab = lab(QUICK).await;
-        // Reading answers the pings; nothing else is sent for three times the silence that is allowed.
-        for _ in 0..24 {
-            assert!(matches!(lab.client.next().await, Some(Ok(Message::Ping(_)))));
-            lab.client.flush().await.unwrap();
-        }
-        assert!(!lab.ended.is_finished());
-        // From now on nobody reads.
-        let silent = Instant::now();
-        assert_eq!(lab.ended.await.unwrap().0, End::BrowserSilent);
-        assert!(silent.elapsed() < QUICK.silence * 3, "{:?}", silent.elapsed());
-    }
-
-    #[tokio::test]
-    async fn a_browser_that_does_not_read_holds_the_hypervisor_back() {
-        let mut lab = lab(QUICK).await;
-        let mut taken = 0;
-        while lab.server.write_all(&[0; 4096]).await.is_ok() {
-            taken += 4096;
-            assert!(taken < 1024 * 1024, "nothing holds it back");
-        }
-        assert_eq!(lab.ended.await.unwrap().0, End::BrowserSilent);
-    }
-
-    #[test]
-    fn a_vanished_browser_is_found_within_90_seconds() {
-        let timing = Timing::default();
-        assert!(timing.silence + timing.close < Duration::from_secs(90));
-        assert!(timing.silence > timing.ping * 2);
-    }
-
-    #[tokio::test]
-    async fn pings_that_nobody_reads_the_answers_of_are_not_hoarded() {
-        let mut lab = lab(QUICK).await;
-        let mut sent = 0_usize;
-        let ping = Message::Ping(Bytes::from(vec![1; 125]));
-        while lab.client.feed(ping.clone()).await.is_ok()
-            && timeout(Duration::from_millis(100), lab.client.flush()).await.is_ok()
-        {
-            sent += 125;
-            assert!(sent < 1024 * 1024, "all are taken");
-        }
-        // Once it reads again, every answer is there.
-        let mut answers = 0;
-        while answers < sent {
-            match timeout(Duration::from_secs(5), lab.client.next()).await.unwrap().unwrap().unwrap() {
-                Message::Pong(payload) => answers += payload.len(),
-                other => assert!(matches!(other, Message::Ping(_)), "{other:?}"),
-            }
-        }
-        lab.server.write_all(b"picture").await.unwrap();
-        loop {
-            if let Message::Binary(bytes) = lab.client.next().await.unwrap().unwrap() {
-                break assert_eq!(&bytes[..], b"picture");
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn a_slow_browser_that_takes_a_little_stays() {
-        let mut lab = lab(QUICK).await;
-        let (mut from, mut to) = tokio::io::split(lab.server);
-        let serving = tokio::spawn(async move {
-            while to.write_all(&[0; 4096]).await.is_ok() {}
-            from.read(&mut [0]).await
-        });
-        // Each message takes longer than a pong may, but some of it is taken all the time.
-        let raw = lab.client.get_mut();
-        let mut piece = vec![0; 4096];
-        for _ in 0..40 {
-            raw.read_exact(&mut piece).await.unwrap();
-            tokio::time::sleep(QUICK.silence / 10).await;
-        }
-        assert!(!lab.ended.is_finished());
-        lab.stop.send_replace(Some(End::Cut));
-        assert_eq!(lab.ended.await.unwrap().0, End::Cut);
-        serving.await.unwrap().unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_viewer_who_may_only_look_presses_no_key() {
-        let mut lab = viewing(Timing::default(), Some(ViewOnly::default())).await;
-        lab.client.send(Message::binary(vec![4, 1, 0, 0, 0, 0, 0, 0x61])).await.unwrap();
-        lab.client.send(Message::binary(vec![3, 1, 0, 0, 0, 0, 2, 0x80, 1, 0x90])).await.unwrap();
-        let mut seen = [0; 10];
-        lab.server.read_exact(&mut seen).await.unwrap();
-        assert_eq!(seen[0], 3);
-        lab.client.send(Message::binary(vec![99])).await.unwrap();
-        assert_eq!(close_code(lab.client.next().await), 1002);
-        assert_eq!(lab.ended.await.unwrap().0, End::BrowserProtocol);
-    }
-
-    #[test]
-    fn an_idle_session_holds_no_buffer() {
-        assert!(std::mem::size_of::<Pump<'_, tokio::net::TcpStream, tokio::net::TcpStream>>() < 512);
-    }
-}
+mod tests;

@@ -63,6 +63,8 @@ pub struct Order {
     pub view_only: bool,
     /// Whether it is for one picture and no viewer.
     pub picture: bool,
+    /// Whether what it shows is recorded; the core says so.
+    pub recorded: bool,
     /// Viewers of the same key replace each other.
     pub viewer: String,
     /// Name that the browser shows.
@@ -156,7 +158,7 @@ impl Query {
             session,
             client: client.to_canonical(),
         };
-        Ok(Order { open, screen, view_only, picture, viewer, name })
+        Ok(Order { open, screen, view_only, picture, recorded: false, viewer, name })
     }
 }
 

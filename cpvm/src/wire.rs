@@ -15,6 +15,9 @@ pub const TRUST: &str = "trust";
 pub const CUT: &str = "cut";
 /// Question: [`Open`], answered by [`Verdict`] and, where granted, the connection to the hypervisor.
 pub const OPEN: &str = "open";
+/// Question: key of a session that is [`Verdict::Recorded`]; answered by the bytes that its recording may take (absent
+/// where there is none after all) and the file.
+pub const TAPE: &str = "tape";
 /// Event: [`Ended`].
 pub const ENDED: &str = "ended";
 /// Event: list of all [`Alive`] sessions.
@@ -63,6 +66,8 @@ pub struct Trust {
     pub key: String,
     /// Who vouches for XenServer and VMware; where it is empty, any certificate of theirs will do.
     pub web: String,
+    /// Whether a screen is shown only where TLS leads to it.
+    pub required: bool,
 }
 
 impl fmt::Debug for Trust {
@@ -136,6 +141,8 @@ impl Open {
 pub enum Verdict {
     /// The session may be opened; the socket that comes along is connected to the hypervisor.
     Granted,
+    /// The same, and what it shows is recorded: serve asks for the file ([`TAPE`]).
+    Recorded,
     /// It may not.
     Denied(Denial),
 }

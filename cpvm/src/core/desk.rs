@@ -4,7 +4,7 @@ use std::{
     io,
     os::fd::OwnedFd,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use common::{
@@ -16,7 +16,12 @@ use common::{
 use rustix::net::sockopt;
 use tokio::{net::TcpStream, time::timeout};
 
-use super::{Proxy, gate::Leave, plan, report};
+use super::{
+    Proxy,
+    gate::Leave,
+    options::{self, Options},
+    plan, recordings, report,
+};
 use crate::wire::{Alive, Denial, Ended, Open, TRUST, Trust, Verdict, now};
 
 /// For management's answer.
@@ -39,8 +44,10 @@ pub(super) async fn open(proxy: Arc<Proxy>, event: Event) {
     };
     match admit(&proxy, &open).await {
         Ok(socket) => {
+            let recording = options(&proxy).recording.is_some_and(|recording| recording.covers(&open.vm));
             proxy.state().ledger.open(open, Instant::now(), now());
-            event.answer_with(&Verdict::Granted, Some(socket));
+            let verdict = if recording { Verdict::Recorded } else { Verdict::Granted };
+            event.answer_with(&verdict, Some(socket));
             report::change(&proxy).await;
         }
         Err(denial) => {
@@ -67,6 +74,47 @@ async fn admit(proxy: &Proxy, open: &Open) -> Result<OwnedFd, Denial> {
     }
 }
 
+/// The operator's options as they are now.
+fn options(proxy: &Proxy) -> Options {
+    let before = proxy.state().options.clone();
+    let read = options::read(&proxy.paths.cache(), before.as_ref());
+    proxy.health.report("options", read.as_ref().map(drop).map_err(|(_, wrong)| wrong.clone()));
+    match read {
+        Ok(options) => {
+            proxy.state().options = Some(options.clone());
+            options
+        }
+        Err((options, _)) => options,
+    }
+}
+
+/// Answers [`crate::wire::TAPE`].
+pub(super) fn tape(proxy: &Proxy, event: Event) {
+    let key: u64 = match event.parse() {
+        Ok(key) => key,
+        Err(error) => return event.refuse(error.to_string()),
+    };
+    let recording = options(proxy).recording;
+    let mut state = proxy.state();
+    let (Some(recording), Some(open)) = (recording, state.ledger.granted(key)) else {
+        return event.answer(&None::<u64>);
+    };
+    let written = state.tapes.values().cloned().collect();
+    let begun = recordings::begin(&proxy.paths.recordings(), &recording, open, &written, SystemTime::now());
+    proxy.health.report("recording", begun.as_ref().map(drop).map_err(ToString::to_string));
+    match begun {
+        Ok((name, file)) => {
+            tracing::info!(key, recording = name, "recording a console");
+            state.tapes.insert(key, name);
+            event.answer_with(&Some(recording.session_mib << 20), Some(file));
+        }
+        Err(error) => {
+            tracing::error!(key, %error, "a console is not recorded");
+            event.answer(&None::<u64>);
+        }
+    }
+}
+
 /// Sees to it that serve has the certificates towards hypervisors as they are now.
 async fn trust(proxy: &Proxy) {
     let texts = AgentFiles::new(proxy.paths.agent()).texts();
@@ -79,6 +127,7 @@ async fn trust(proxy: &Proxy) {
         chain: texts.certificate.unwrap_or_default(),
         key: texts.key.unwrap_or_default(),
         web,
+        required: options(proxy).require_tls,
     };
     match proxy.serve.publish(TRUST, &trust) {
         Ok(version) => {
@@ -166,6 +215,7 @@ pub(super) fn alive(proxy: &Proxy, event: &Event) {
 fn close(proxy: &Proxy, key: u64) {
     let now = Instant::now();
     let mut state = proxy.state();
+    state.tapes.remove(&key);
     if let Some(open) = state.ledger.close(key) {
         let session = open.session.clone();
         let until = state.gate.ended(open, now).then(|| now + proxy.window);

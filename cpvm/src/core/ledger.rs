@@ -72,6 +72,11 @@ impl Ledger {
         self.open.insert(open.key, Account { since: now, open: Some(open), connection, traffic: None });
     }
 
+    /// What was granted to an open session, where it was here.
+    pub fn granted(&self, key: u64) -> Option<&Open> {
+        self.open.get(&key)?.open.as_ref()
+    }
+
     /// Closes one. Returns what was granted where it was open here; the caller then says with
     /// [`Ledger::removed`] when it counts as removed. Others count as removed at once.
     pub fn close(&mut self, key: u64) -> Option<Open> {

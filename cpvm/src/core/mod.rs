@@ -2,7 +2,8 @@
 //!
 //! [`plan`] turns the boot arguments into listeners and routes, [`firewall`] into rules. [`agent`] does
 //! what management says, [`gate`] and [`ledger`] keep which sessions may be opened, are open and have
-//! ended, [`desk`] answers serve, [`report`] tells management, [`operator`] tells the operator.
+//! ended, [`desk`] answers serve, [`report`] tells management, [`operator`] tells the operator. [`options`] is what the
+//! operator has decided, [`recordings`] the folder of what consoles have shown.
 
 mod agent;
 mod desk;
@@ -10,10 +11,13 @@ pub mod firewall;
 pub mod gate;
 pub mod ledger;
 mod operator;
+pub mod options;
 pub mod plan;
+pub mod recordings;
 mod report;
 
 use std::{
+    collections::BTreeMap,
     io,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
@@ -30,7 +34,7 @@ use common::{
 };
 use tokio::sync::mpsc;
 
-use self::{gate::Gate, ledger::Ledger};
+use self::{gate::Gate, ledger::Ledger, options::Options};
 use crate::wire::{self, Settings};
 
 /// Why the core cannot run.
@@ -66,6 +70,10 @@ struct State {
     settings: Option<Settings>,
     /// Keys of the sessions that an operator has cut; those of ended ones are dropped with the next cut.
     cut: Vec<u64>,
+    /// The operator's options as they were last read; `None` where they could not be read yet.
+    options: Option<Options>,
+    /// Recordings that are being written, by the session's key.
+    tapes: BTreeMap<u64, String>,
 }
 
 impl Proxy {
@@ -143,6 +151,7 @@ async fn serving(proxy: &Arc<Proxy>, mut events: mpsc::Receiver<Event>) {
             wire::OPEN => {
                 tokio::spawn(desk::open(Arc::clone(proxy), event));
             }
+            wire::TAPE => desk::tape(proxy, event),
             wire::ENDED => desk::ended(proxy, &event),
             wire::ALIVE => desk::alive(proxy, &event),
             kind => tracing::warn!(kind, "serve sent something unknown"),

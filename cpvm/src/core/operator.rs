@@ -1,11 +1,11 @@
-//! What an operator asks on the VM: `status`, `sessions`, `cut NUMBER`; and `agent reload`, by which the
+//! What an operator asks on the VM: `status`, `sessions`, `cut NUMBER`, `recordings`; and `agent reload`, by which the
 //! shim says that new certificates are there.
 
 use std::fmt::Write as _;
 
 use common::shim::wire::{Reply, Request};
 
-use super::{Proxy, plan::listeners};
+use super::{Proxy, plan::listeners, recordings};
 use crate::wire::{CUT, now};
 
 /// Answers one command.
@@ -21,6 +21,9 @@ pub(super) async fn answer(proxy: &Proxy, request: &Request) -> Reply {
         }
         ["sessions"] => Reply::ok(sessions(proxy)),
         ["cut", number] => cut(proxy, number),
+        ["recordings"] => list(proxy),
+        ["recordings", "remove", name] => remove(proxy, name),
+        ["recordings", ..] => Reply::fail(2, "usage: recordings [remove NAME]"),
         ["cut", ..] => Reply::fail(2, "usage: cut NUMBER, as sessions lists them"),
         [command, ..] => Reply::fail(1, format_args!("{command}: the console proxy has no such command")),
         [] => Reply::fail(1, "no command"),
@@ -81,6 +84,31 @@ fn sessions(proxy: &Proxy) -> String {
         );
     }
     text
+}
+
+/// The recordings, the oldest first; a host fetches them by `scp`.
+fn list(proxy: &Proxy) -> Reply {
+    let folder = proxy.paths.recordings();
+    let all = match recordings::list(&folder) {
+        Ok(all) => all,
+        Err(error) => return Reply::fail(1, format_args!("{}: {error}", folder.display())),
+    };
+    let state = proxy.state();
+    let mut text = "BYTES STATE FILE\n".to_owned();
+    for file in all {
+        let written = state.tapes.values().any(|name| *name == file.name);
+        let how = if written { "recording" } else { "ended" };
+        let _ = writeln!(text, "{} {how} {}", file.size, folder.join(&file.name).display());
+    }
+    Reply::ok(text)
+}
+
+fn remove(proxy: &Proxy, name: &str) -> Reply {
+    let name = name.rsplit('/').next().unwrap_or(name);
+    match recordings::remove(&proxy.paths.recordings(), name) {
+        Ok(()) => Reply::ok(format!("{name} is removed\n")),
+        Err(error) => Reply::fail(1, format_args!("{name}: {error}")),
+    }
 }
 
 fn cut(proxy: &Proxy, number: &str) -> Reply {

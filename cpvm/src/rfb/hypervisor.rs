@@ -41,6 +41,9 @@ pub enum Error {
     /// It offers no kind of VeNCrypt whose certificates can be checked.
     #[error("it offers only kinds {0:?} of VeNCrypt, none with certificates")]
     Kinds(Vec<u32>),
+    /// No TLS leads to it, and the operator wants that.
+    #[error("it is reached without TLS, which the operator does not allow")]
+    Unprotected,
     /// It wants certificates, and the proxy has none.
     #[error("it wants TLS, and the console proxy has no certificate of its own yet")]
     NoCertificate,
@@ -76,7 +79,8 @@ pub struct Ready {
     pub open: bool,
 }
 
-/// Speaks version and security. `tls`: for servers with certificates. The caller bounds the time.
+/// Speaks version and security. `tls`: for servers with certificates; `required`: nothing less will do. The caller
+/// bounds the time.
 ///
 /// # Errors
 /// Why the server cannot be used.
@@ -84,6 +88,7 @@ pub async fn authenticate(
     mut stream: Box<dyn Duplex>,
     password: &str,
     tls: &Option<Arc<ClientConfig>>,
+    required: bool,
 ) -> Result<Ready, Error> {
     let mut greeting = [0; Version::LENGTH];
     stream.read_exact(&mut greeting).await?;
@@ -91,8 +96,9 @@ pub async fn authenticate(
     stream.write_all(version.message()).await?;
     stream.flush().await?;
     let chosen = match version {
+        Version::V3_3 if required => return Err(Error::Unprotected),
         Version::V3_3 => decided(&mut stream).await?,
-        Version::V3_7 | Version::V3_8 => choose(&mut stream, tls.is_some()).await?,
+        Version::V3_7 | Version::V3_8 => choose(&mut stream, tls.is_some(), required).await?,
     };
     let mut security = chosen;
     if chosen == VENCRYPT {
@@ -180,14 +186,21 @@ async fn decided<S: AsyncRead + Unpin>(stream: &mut S) -> Result<u8, Error> {
 
 /// Versions 3.7 and 3.8: TLS is preferred to a password, that to nothing. Where the proxy has no certificates TLS
 /// could not be checked, and is the last choice, which fails by its name.
-async fn choose<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, tls: bool) -> Result<u8, Error> {
+async fn choose<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    tls: bool,
+    required: bool,
+) -> Result<u8, Error> {
     let count = stream.read_u8().await?;
     if count == 0 {
         return Err(Error::Refused(reason(stream).await?));
     }
     let mut offered = vec![0; usize::from(count)];
     stream.read_exact(&mut offered).await?;
-    let order = if tls { [VENCRYPT, VNC, NONE] } else { [VNC, NONE, VENCRYPT] };
+    if required && !offered.contains(&VENCRYPT) {
+        return Err(Error::Unprotected);
+    }
+    let order = if tls || required { [VENCRYPT, VNC, NONE] } else { [VNC, NONE, VENCRYPT] };
     let Some(choice) = order.into_iter().find(|known| offered.contains(known)) else {
         return Err(Error::Security(offered));
     };
@@ -223,7 +236,7 @@ mod tests {
         far.write_all(server).await.unwrap();
         let tls = Some(common::channel::tls::peer_config(&[], None).unwrap());
         let result = tokio::select! {
-            result = authenticate(Box::new(near), password, &tls) => result.map(drop),
+            result = authenticate(Box::new(near), password, &tls, false) => result.map(drop),
             // All was read and more is wanted.
             () = tokio::time::sleep(std::time::Duration::from_millis(200)) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
         };
@@ -234,6 +247,27 @@ mod tests {
 
     fn bytes(parts: &[&[u8]]) -> Vec<u8> {
         parts.concat()
+    }
+
+    #[tokio::test]
+    async fn where_tls_is_required_nothing_less_will_do() {
+        let tls = Some(common::channel::tls::peer_config(&[], None).unwrap());
+        for server in
+            [&b"RFB 003.003\n\0\0\0\x01"[..], b"RFB 003.007\n\x01\x01", b"RFB 003.008\n\x02\x01\x02"]
+        {
+            let (near, mut far) = duplex(1024);
+            far.write_all(server).await.unwrap();
+            let refused = authenticate(Box::new(near), "password", &tls, true).await.err().unwrap();
+            assert!(matches!(refused, Error::Unprotected), "{refused}");
+            let mut sent = Vec::new();
+            far.read_to_end(&mut sent).await.unwrap();
+            assert_eq!(sent.len(), Version::LENGTH, "nothing is chosen");
+        }
+        // Where there is TLS, but no certificate to check it by, there is no console either.
+        let (near, mut far) = duplex(1024);
+        far.write_all(b"RFB 003.008\n\x02\x13\x02").await.unwrap();
+        let refused = authenticate(Box::new(near), "password", &None, true).await.err().unwrap();
+        assert!(matches!(refused, Error::NoCertificate), "{refused}");
     }
 
     #[tokio::test]
@@ -345,7 +379,7 @@ mod tests {
                 far.write_all(&[greeting, &tail].concat()).await.unwrap();
                 far.shutdown().await.unwrap();
                 let tls = Some(common::channel::tls::peer_config(&[], None).unwrap());
-                if let Ok(mut ready) = authenticate(Box::new(near), "password", &tls).await {
+                if let Ok(mut ready) = authenticate(Box::new(near), "password", &tls, false).await {
                     let _ = initialise(&mut ready.stream, 1).await;
                 }
             });

@@ -64,6 +64,15 @@ impl ServerInit {
         Self { head }
     }
 
+    /// A whole message with another pixel format; one that is too short stays as it is.
+    pub fn with(message: &[u8], format: [u8; 16]) -> Vec<u8> {
+        let mut message = message.to_vec();
+        if let Some(place) = message.get_mut(4..Self::HEAD) {
+            place.copy_from_slice(&format);
+        }
+        message
+    }
+
     /// Width and height, pixels.
     pub fn size(&self) -> (usize, usize) {
         let number = |at: usize| usize::from(u16::from_be_bytes([self.head[at], self.head[at + 1]]));

@@ -13,6 +13,8 @@ pub struct ViewOnly {
     left: usize,
     /// Whether it goes through.
     passes: bool,
+    /// The last SetPixelFormat, as far as it has come.
+    format: Vec<u8>,
 }
 
 /// What the beginning of a message says.
@@ -74,7 +76,15 @@ fn length(start: &[u8]) -> Option<Length> {
     })
 }
 
+/// Bytes of a SetPixelFormat (7.5.1), of which the last 16 are the format.
+const FORMAT: usize = 20;
+
 impl ViewOnly {
+    /// How the viewer wants pixels (7.4), once it has said so.
+    pub fn format(&self) -> Option<[u8; 16]> {
+        self.format.get(4..FORMAT)?.try_into().ok()
+    }
+
     /// Appends to `through` what of these bytes may go through.
     ///
     /// # Errors
@@ -85,6 +95,9 @@ impl ViewOnly {
                 let count = self.left.min(bytes.len());
                 if self.passes {
                     through.extend_from_slice(&bytes[..count]);
+                }
+                if !self.format.is_empty() && self.format.len() + self.left == FORMAT {
+                    self.format.extend_from_slice(&bytes[..count]);
                 }
                 self.left -= count;
                 bytes = &bytes[count..];
@@ -100,6 +113,9 @@ impl ViewOnly {
                         through.extend_from_slice(&self.start);
                     }
                     (self.left, self.passes) = (whole - self.start.len(), passes);
+                    if self.start[0] == 0 {
+                        self.format.clone_from(&self.start);
+                    }
                     self.start.clear();
                 }
             }
@@ -159,6 +175,21 @@ mod tests {
         for bytes in [&[7_u8][..], &[255, 9], &[6, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff]] {
             assert_eq!(passed(bytes, 1), Err(End::BrowserProtocol), "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn the_last_format_of_pixels_is_known() {
+        let (mut filter, mut other) = (ViewOnly::default(), FORMAT);
+        other[4] = 16;
+        for bytes in [[4_u8, 1, 0, 0, 0, 0, 0, 0x61].as_slice(), &FORMAT[..7], &FORMAT[7..19]] {
+            filter.pass(bytes, &mut Vec::new()).unwrap();
+            assert_eq!(filter.format(), None);
+        }
+        filter.pass(&[FORMAT[19], 3], &mut Vec::new()).unwrap();
+        assert_eq!(filter.format().unwrap(), FORMAT[4..]);
+        filter.pass(&REQUEST[1..], &mut Vec::new()).unwrap();
+        filter.pass(&other, &mut Vec::new()).unwrap();
+        assert_eq!(filter.format().unwrap(), other[4..]);
     }
 
     proptest! {

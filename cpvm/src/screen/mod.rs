@@ -8,14 +8,37 @@ use std::{net::Ipv4Addr, sync::Arc};
 
 use common::channel::tls::{certificates, peer_config, private_key};
 use rustls::{ClientConfig, pki_types::ServerName};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::TlsConnector;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client, server};
 
 use crate::{rfb::hypervisor::Error, wire::Trust};
 
-/// A connection to a screen, of whatever layers.
-pub trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
+/// A connection of whatever layers.
+pub trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {
+    /// The connection itself, where no layer lies between it and the bytes.
+    fn tcp(&self) -> Option<&TcpStream> {
+        None
+    }
+}
+
+impl Duplex for TcpStream {
+    fn tcp(&self) -> Option<&TcpStream> {
+        Some(self)
+    }
+}
+
+impl Duplex for Box<dyn Duplex> {
+    fn tcp(&self) -> Option<&TcpStream> {
+        (**self).tcp()
+    }
+}
+
+impl<S: Duplex> Duplex for client::TlsStream<S> {}
+impl<S: Duplex> Duplex for server::TlsStream<S> {}
+impl Duplex for DuplexStream {}
 
 /// How a screen is spoken to.
 #[derive(Clone, PartialEq, Eq)]
@@ -59,6 +82,8 @@ pub struct Credentials {
     pub vnc: Option<Arc<ClientConfig>>,
     /// For XenServer and VMware.
     pub web: Option<Arc<ClientConfig>>,
+    /// Whether a screen is shown only where TLS leads to it.
+    pub required: bool,
 }
 
 impl Credentials {
@@ -82,7 +107,7 @@ impl Credentials {
         let web = list("the certificates of XenServer and VMware", &trust.web)?;
         let config = |known: &[_], identity| peer_config(known, identity).map_err(|error| error.to_string());
         let vnc = if authorities.is_empty() { None } else { Some(config(&authorities, identity)?) };
-        Ok(Self { vnc, web: Some(config(&web, None)?) })
+        Ok(Self { vnc, web: Some(config(&web, None)?), required: trust.required })
     }
 }
 

@@ -56,6 +56,8 @@ fn broken(error: tungstenite::Error) -> io::Error {
     }
 }
 
+impl Duplex for Remote {}
+
 impl AsyncRead for Remote {
     fn poll_read(
         mut self: Pin<&mut Self>,

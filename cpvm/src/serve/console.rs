@@ -6,16 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-    time::timeout,
-};
+use tokio::{net::TcpStream, time::timeout};
 
 use super::{App, sessions::Session};
 use crate::{
     end::End,
-    relay::{Timing, relay},
+    relay::{Filters, Timing, relay, tape::Tape},
     rfb::{
         Version,
         browser::Browser,
@@ -24,7 +20,7 @@ use crate::{
     },
     screen::{Credentials, Duplex, Screen, secured, tunnel, websocket},
     ticket::{Order, Query},
-    wire::{OPEN, Verdict},
+    wire::{OPEN, TAPE, Verdict},
 };
 
 /// For each step that the browser has to take.
@@ -62,7 +58,7 @@ impl Turned {
 /// Runs a console until it ends.
 pub(super) async fn run<S>(app: &App, mut browser: Browser<S>, query: &Query, client: IpAddr)
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: Duplex,
 {
     let since = Instant::now();
     let checked = check(app, query, client).and_then(|order| {
@@ -103,7 +99,7 @@ where
 /// Tells why there is no console; `version` is the browser's, once it has greeted.
 async fn refuse<S>(browser: &mut Browser<S>, version: Option<Version>, text: &str) -> Result<(), End>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: Duplex,
 {
     let version = match version {
         Some(version) => version,
@@ -132,7 +128,8 @@ pub(super) fn check(app: &App, query: &Query, client: IpAddr) -> Result<Order, T
 /// Asks the core, which asks management and connects.
 pub(super) async fn admit(app: &App, order: Order) -> Result<(Order, Session, OwnedFd), Turned> {
     match app.core.ask_with_socket(OPEN, &order.open, CORE_LIMIT).await {
-        Ok((Verdict::Granted, Some(socket))) => {
+        Ok((verdict @ (Verdict::Granted | Verdict::Recorded), Some(socket))) => {
+            let order = Order { recorded: verdict == Verdict::Recorded, ..order };
             let session = app.sessions.enter(&order);
             Ok((order, session, socket))
         }
@@ -141,7 +138,9 @@ pub(super) async fn admit(app: &App, order: Order) -> Result<(Order, Session, Ow
             label: denial.label(),
             suspicious: denial.is_suspicious(),
         }),
-        Ok((Verdict::Granted, None)) => Err(Turned::not_now("the console proxy failed, see its log", "core")),
+        Ok((Verdict::Granted | Verdict::Recorded, None)) => {
+            Err(Turned::not_now("the console proxy failed, see its log", "core"))
+        }
         Err(error) => {
             tracing::warn!(%error, "a console was not opened");
             Err(Turned::not_now("the console proxy failed, try again later", "core"))
@@ -159,14 +158,17 @@ async fn session_of<S>(
     socket: OwnedFd,
     since: Instant,
 ) where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: Duplex,
 {
     let end = match ready(app, &mut browser, version, order, socket).await {
-        Ok(hypervisor) => {
+        Ok((hypervisor, init)) => {
             session.shown(since);
             let meter = std::sync::Arc::clone(&session.meter);
-            let filter = order.view_only.then(ViewOnly::default);
-            relay(browser, hypervisor, filter, &mut session.orders, &meter, Timing::default()).await
+            let filters = Filters {
+                view_only: order.view_only.then(ViewOnly::default),
+                tape: if order.recorded { tape(app, order, init).await } else { None },
+            };
+            relay(browser, hypervisor, filters, &mut session.orders, &meter, Timing::default()).await
         }
         Err(end) => {
             let _ = timeout(CLOSE_LIMIT, browser.close(end)).await;
@@ -176,16 +178,35 @@ async fn session_of<S>(
     session.end(end);
 }
 
-/// Both handshakes. The hypervisor's comes first, so that its refusal can still be told.
+/// The file for what this console shows; `init` is how its screen was described. A console that cannot be recorded is
+/// shown all the same, and the log says so.
+async fn tape(app: &App, order: &Order, init: Option<Vec<u8>>) -> Option<Tape> {
+    let session = &order.open.session;
+    let Some(init) = init else {
+        tracing::error!(session, "not recorded: VMware describes its screen to the browser alone");
+        return None;
+    };
+    match app.core.ask_with_socket::<_, Option<u64>>(TAPE, &order.open.key, CORE_LIMIT).await {
+        Ok((Some(limit), Some(file))) => Some(Tape::new(session, file.into(), limit, init)),
+        Ok(_) => None,
+        Err(error) => {
+            tracing::error!(session, %error, "not recorded");
+            None
+        }
+    }
+}
+
+/// Both handshakes: the screen, and how it was described where the proxy has read that. The hypervisor's comes first,
+/// so that its refusal can still be told.
 async fn ready<S>(
     app: &App,
     browser: &mut Browser<S>,
     version: Option<Version>,
     order: &Order,
     socket: OwnedFd,
-) -> Result<Box<dyn Duplex>, End>
+) -> Result<(Box<dyn Duplex>, Option<Vec<u8>>), End>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: Duplex,
 {
     let Ready { mut stream, tls, .. } = match reach(app, order, socket).await {
         Ok(ready) => ready,
@@ -195,14 +216,15 @@ where
             return Err(End::HypervisorRefused);
         }
     };
-    let Some(version) = version else { return Ok(stream) };
+    let Some(version) = version else { return Ok((stream, None)) };
     let shared = in_time(browser.admit(version)).await?;
     match timeout(HYPERVISOR_LIMIT, initialise(&mut stream, shared)).await.unwrap_or_else(|_| Err(late())) {
         Ok(init) => {
             // The pages of CloudStack look for this word.
             let name = format!("{} {}", order.name, if tls { "(TLS backend)" } else { "" });
-            in_time(browser.send(init.named(&name))).await?;
-            Ok(stream)
+            let init = init.named(&name);
+            in_time(browser.send(&init)).await?;
+            Ok((stream, Some(init)))
         }
         Err(error) => {
             tracing::warn!(host = %order.open.to.0, port = order.open.to.1, %error, "no screen");
@@ -234,15 +256,19 @@ async fn layers(order: &Order, socket: OwnedFd, credentials: &Credentials) -> Re
     let stream = std::net::TcpStream::from(socket);
     stream.set_nonblocking(true)?;
     let stream: Box<dyn Duplex> = Box::new(TcpStream::from_std(stream)?);
-    let layered = async |stream: Box<dyn Duplex>, tls: bool| {
-        if tls { secured(stream, &credentials.web).await } else { Ok(stream) }
+    let layered = async |stream: Box<dyn Duplex>, tls: bool| match tls {
+        true => secured(stream, &credentials.web).await,
+        false if credentials.required => Err(Error::Unprotected),
+        false => Ok(stream),
     };
     match &order.screen {
-        Screen::Direct => authenticate(stream, &order.open.password, &credentials.vnc).await,
+        Screen::Direct => {
+            authenticate(stream, &order.open.password, &credentials.vnc, credentials.required).await
+        }
         Screen::Tunnel { tls, host, path, session } => {
             let mut stream = layered(stream, *tls).await?;
             tunnel::connect(&mut *stream, host, path, session).await?;
-            let ready = authenticate(stream, &order.open.password, &credentials.vnc).await?;
+            let ready = authenticate(stream, &order.open.password, &credentials.vnc, false).await?;
             // Behind the interface no server asks for anything.
             Ok(Ready { tls: *tls, open: false, ..ready })
         }

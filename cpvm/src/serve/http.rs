@@ -18,11 +18,10 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{App, console, limits::Place, page, picture};
-use crate::{rfb::browser::Browser, ticket::Query, wire::Purpose};
+use crate::{rfb::browser::Browser, screen::Duplex, ticket::Query, wire::Purpose};
 
 /// Where health is asked for.
 const HEALTH: &str = "/health";
@@ -34,7 +33,7 @@ const HEADER_BYTES: usize = 64 * 1024;
 /// Serves one connection until it closes or becomes a console.
 pub(super) async fn connection<S>(app: Arc<App>, stream: S, peer: SocketAddr, purpose: Purpose, place: Place)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Duplex + 'static,
 {
     let place = Arc::new(place);
     let service = service_fn(|request: Request<Incoming>| {
@@ -62,7 +61,7 @@ async fn public<S>(
     place: Arc<Place>,
 ) -> Response<Full<Bytes>>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Duplex + 'static,
 {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = page::plain(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD\n");

@@ -261,6 +261,7 @@ mod tests {
             screen: crate::screen::Screen::Direct,
             view_only: false,
             picture: false,
+            recorded: false,
             viewer: viewer.into(),
             name: "web 01".into(),
         }

@@ -1,0 +1,127 @@
+//! The short way from one TCP connection to another: the bytes pass a pipe inside the kernel and never come into this
+//! process. There is one pipe a thread, which is empty between two frames: what the browser does not take at once is
+//! read out of it, so that no session ever holds a pipe of its own.
+
+use std::{
+    cell::RefCell,
+    io,
+    os::fd::OwnedFd,
+    task::{Context, Poll},
+};
+
+use rustix::{
+    net::{SendFlags, send},
+    pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice},
+};
+use tokio::{io::Interest, net::TcpStream};
+
+use super::CHUNK;
+use crate::{
+    end::End,
+    websocket::{HEAD, Opcode, head},
+};
+
+/// Room of the pipe, in bytes: it counts pages, of which the kernel's small packets fill but a part.
+const ROOM: usize = 512 * 1024;
+
+thread_local! {
+    static PIPE: RefCell<Option<Pipe>> = const { RefCell::new(None) };
+}
+
+/// The ends of a pipe with nothing in it.
+pub(super) struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+}
+
+impl Pipe {
+    fn new() -> io::Result<Self> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        // A smaller one does, with more and shorter frames.
+        let _ = fcntl_setpipe_size(&write, ROOM);
+        Ok(Self { read, write })
+    }
+
+    /// What lies in the pipe, so many bytes.
+    fn drain(&self, count: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; count];
+        let mut from = 0;
+        while from < count {
+            match rustix::io::read(&self.read, &mut bytes[from..])? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                more => from += more,
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+/// A frame that is on its way to the browser.
+pub(super) struct Frame {
+    /// Bytes of the hypervisor in it.
+    pub(super) count: usize,
+    /// Its end, which the browser has not taken yet.
+    pub(super) rest: Vec<u8>,
+}
+
+/// The pipe of this thread; [`poll_frame`] puts it back. `None` where there cannot be one.
+pub(super) fn pipe() -> Option<Pipe> {
+    PIPE.take().or_else(|| Pipe::new().ok())
+}
+
+/// Sends what the hypervisor has sent, up to [`CHUNK`] bytes, as one frame. The browser must have taken all before.
+/// Where it breaks off the pipe is closed: no other session gets what is in it.
+pub(super) fn poll_frame(
+    pipe: Pipe,
+    hypervisor: &TcpStream,
+    browser: &TcpStream,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Frame, End>> {
+    let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+    let count = loop {
+        match hypervisor.poll_read_ready(cx) {
+            Poll::Pending => {
+                PIPE.set(Some(pipe));
+                return Poll::Pending;
+            }
+            Poll::Ready(Err(_)) => return Poll::Ready(Err(End::HypervisorGone)),
+            Poll::Ready(Ok(())) => {}
+        }
+        let read = || Ok(splice(hypervisor, None, &pipe.write, None, CHUNK, flags)?);
+        match hypervisor.try_io(Interest::READABLE, read) {
+            Ok(0) => return Poll::Ready(Err(End::HypervisorClosed)),
+            Ok(count) => break count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return Poll::Ready(Err(End::HypervisorGone)),
+        }
+    };
+    let rest = give(&pipe, browser, count).map_err(|_| End::BrowserGone)?;
+    PIPE.set(Some(pipe));
+    Poll::Ready(Ok(Frame { count, rest }))
+}
+
+/// Sends a head and so many bytes of the pipe; what is left of both.
+fn give(pipe: &Pipe, browser: &TcpStream, count: usize) -> io::Result<Vec<u8>> {
+    let taken = |result: io::Result<usize>| match result {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+        other => other.map(Some),
+    };
+    let (room, length) = head(Opcode::Binary, count);
+    let head = &room[HEAD - length..];
+    let flags = SendFlags::MORE | SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    let begun = taken(browser.try_io(Interest::WRITABLE, || Ok(send(browser, head, flags)?)))?.unwrap_or(0);
+    let mut left = count;
+    while begun == length && left > 0 {
+        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+        let write = || Ok(splice(&pipe.read, None, browser, None, left, flags)?);
+        match taken(browser.try_io(Interest::WRITABLE, write))? {
+            Some(sent) => left -= sent,
+            None => break,
+        }
+    }
+    if begun == length && left == 0 {
+        return Ok(Vec::new());
+    }
+    Ok([&head[begun..], &pipe.drain(left)?].concat())
+}
