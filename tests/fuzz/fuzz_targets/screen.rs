@@ -41,7 +41,7 @@ fuzz_target!(|bytes: &[u8]| {
             return;
         }
         let tls = common::channel::tls::peer_config(&[], None).ok();
-        if let Ok(mut ready) = authenticate(stream, "password", &tls).await {
+        if let Ok(mut ready) = authenticate(stream, "password", &tls, kind & 4 == 4).await {
             let _ = initialise(&mut ready.stream, 1).await;
         }
     });

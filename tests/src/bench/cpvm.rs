@@ -8,9 +8,17 @@ use std::{
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    net::{TcpListener, TcpSocket, TcpStream},
+    net::{TcpSocket, TcpStream},
 };
-use tokio_rustls::{TlsConnector, client::TlsStream, rustls::pki_types::ServerName};
+use tokio_rustls::{
+    TlsConnector,
+    client::TlsStream,
+    rustls::{
+        self, CipherSuite, ClientConfig, DigitallySignedStruct, SignatureScheme,
+        client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        pki_types::{CertificateDer, ServerName, UnixTime},
+    },
+};
 use tokio_tungstenite::{
     WebSocketStream, client_async,
     tungstenite::{Message, client::IntoClientRequest as _},
@@ -19,16 +27,16 @@ use tokio_tungstenite::{
 use super::{Figure, Floor, Part, processor_seconds};
 use crate::lab::{
     Process,
-    cpvm::{LIMIT, Lab, PUBLIC, WORLD, run as in_lab, until},
+    cpvm::{
+        LIMIT, Lab, PUBLIC, WORLD, run as in_lab,
+        screen::{Act, BULK, screen},
+        until,
+    },
     wait_tcp,
 };
 
 /// Runs of each, in turns.
 const RUNS: usize = 5;
-/// Bytes of a run.
-const BULK: usize = 1 << 30;
-/// Bytes of one write of the server.
-const WRITE: usize = 64 * 1024;
 /// Sessions that do nothing.
 const IDLE: usize = 1000;
 /// Sessions beside the one whose keys are timed, each of 1 MB/s.
@@ -62,65 +70,6 @@ pub fn run(parts: &[String]) -> Result<(), String> {
     files.current = files.maximum;
     rustix::process::setrlimit(rustix::process::Resource::Nofile, files).map_err(|e| e.to_string())?;
     super::run_parts(&PARTS, parts)
-}
-
-/// What a VNC server does once it is asked for the screen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Act {
-    /// Sends [`BULK`] bytes as fast as they are taken.
-    Flood,
-    /// Sends 1 MB/s.
-    Paced,
-    /// Answers each message of 8 or 10 bytes with one of 16.
-    Answer,
-}
-
-/// A VNC server of the world.
-async fn screen(act: Act) -> u16 {
-    let listener = TcpListener::bind((WORLD, 0)).await.expect("a port");
-    let port = listener.local_addr().expect("address").port();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            // A viewer that goes away ends it.
-            tokio::spawn(async move { drop(serve(stream, act).await) });
-        }
-    });
-    port
-}
-
-async fn serve(mut stream: TcpStream, act: Act) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
-    stream.write_all(b"RFB 003.008\n").await?;
-    stream.read_exact(&mut [0; 12]).await?;
-    stream.write_all(&[1, 1]).await?;
-    stream.read_exact(&mut [0]).await?;
-    stream.write_all(&[0; 4]).await?;
-    stream.read_exact(&mut [0]).await?;
-    let format = [2, 0x80, 1, 0x90, 32, 24, 0, 1, 0, 255, 0, 255, 0, 255, 16, 8, 0, 0, 0, 0];
-    stream.write_all(&[&format[..], &[0, 0, 0, 1], b"x"].concat()).await?;
-    let mut message = [0; 10];
-    loop {
-        stream.read_exact(&mut message[..1]).await?;
-        let length = if message[0] == 3 { 10 } else { 8 };
-        stream.read_exact(&mut message[1..length]).await?;
-        match act {
-            Act::Answer => stream.write_all(&[0; 16]).await?,
-            Act::Flood => {
-                let bytes = vec![0x5a; WRITE];
-                for _ in 0..BULK / WRITE {
-                    stream.write_all(&bytes).await?;
-                }
-            }
-            Act::Paced => {
-                let (bytes, mut ticks) =
-                    (vec![0x5a; 20_000], tokio::time::interval(Duration::from_millis(20)));
-                loop {
-                    ticks.tick().await;
-                    stream.write_all(&bytes).await?;
-                }
-            }
-        }
-    }
 }
 
 /// A browser's end.
@@ -200,10 +149,59 @@ async fn connect(to: &str, from: usize) -> TcpStream {
     stream
 }
 
+/// Takes any certificate.
+#[derive(Debug)]
+struct Trusting(Vec<SignatureScheme>);
+
+impl ServerCertVerifier for Trusting {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.clone()
+    }
+}
+
+/// TLS as a browser speaks it: of the ciphers it names AES with 128 bits first, as Chromium and Firefox do. Each server
+/// chooses by its own rules.
 async fn secure(stream: TcpStream) -> TlsStream<TcpStream> {
-    let config = common::channel::tls::peer_config(&[], None).expect("TLS");
+    let mut provider = (*common::channel::tls::provider()).clone();
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    let schemes = provider.signature_verification_algorithms.supported_schemes();
+    let config = ClientConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .expect("TLS")
+        .dangerous()
+        .with_custom_certificate_verifier(std::sync::Arc::new(Trusting(schemes)))
+        .with_no_client_auth();
     let name = ServerName::try_from("console.example").expect("name");
-    TlsConnector::from(config).connect(name, stream).await.expect("TLS")
+    TlsConnector::from(std::sync::Arc::new(config)).connect(name, stream).await.expect("TLS")
 }
 
 fn addresses(lab: &Lab) {
@@ -221,21 +219,6 @@ async fn console(lab: &Lab, port: u16) -> String {
 /// Processor seconds of both halves so far.
 fn cost(lab: &Lab) -> f64 {
     processor_seconds(lab.core.id()) + processor_seconds(lab.serve.id())
-}
-
-/// Memory of both halves now, KiB.
-fn memory(lab: &Lab) -> f64 {
-    let of = |pid: u32| {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("figures");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-        line.split_whitespace().next().and_then(|kib| kib.parse::<f64>().ok()).expect("KiB")
-    };
-    of(lab.core.id()) + of(lab.serve.id())
-}
-
-fn descriptors(lab: &Lab) -> usize {
-    let of = |pid: u32| std::fs::read_dir(format!("/proc/{pid}/fd")).expect("descriptors").count();
-    of(lab.core.id()) + of(lab.serve.id())
 }
 
 fn bulk_plain() {
@@ -345,11 +328,11 @@ fn idle() {
         };
         // What comes with the first session is no session's.
         held.push(open(0).await);
-        let before = memory(lab);
+        let before = lab.memory() as f64;
         for n in 0..IDLE {
             held.push(open(n).await);
         }
-        let each = (memory(lab) - before) / IDLE as f64;
+        let each = (lab.memory() as f64 - before) / IDLE as f64;
         let mut shares = Vec::new();
         for _ in 0..RUNS {
             let (before, begun) = (cost(lab), Instant::now());
@@ -459,15 +442,16 @@ fn leak() {
             .await;
         };
         all(100).await;
-        let (files, kib) = (descriptors(lab), memory(lab));
+        let (files, kib) = (lab.descriptors(), lab.memory() as f64);
         all(CYCLES).await;
-        let peak = memory(lab);
-        let more = descriptors(lab) as f64 - files as f64;
+        let peak = lab.memory() as f64;
+        let more = lab.descriptors() as f64 - files as f64;
         Figure::host("leak_descriptors", "count", vec![more], Some(Floor::AtMost(0.0))).print();
         Figure::host("leak_kib", "KiB", vec![peak - kib], Some(Floor::AtMost(4096.0))).print();
         // What the allocator keeps for the next peak is there once; what is lost, each time.
         all(CYCLES).await;
-        Figure::host("leak_kib_again", "KiB", vec![memory(lab) - peak], Some(Floor::AtMost(4096.0))).print();
+        Figure::host("leak_kib_again", "KiB", vec![lab.memory() as f64 - peak], Some(Floor::AtMost(4096.0)))
+            .print();
     });
 }
 

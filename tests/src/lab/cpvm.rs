@@ -1,7 +1,10 @@
 //! A console proxy in a namespace of its own, and around it the world: management and hypervisors at
 //! 10.1.1.11, browsers at 203.0.113.7 and 203.0.113.8.
 
+pub mod browser;
+pub mod hostile;
 pub mod management;
+pub mod screen;
 pub mod viewer;
 
 use std::{
@@ -195,6 +198,27 @@ impl Lab {
     pub fn connections_to(&self, port: u16) -> usize {
         let listed = self.proxy.ok(&format!("ss -Htn state established dport = :{port}"));
         listed.lines().filter(|line| !line.trim().is_empty()).count()
+    }
+
+    /// Memory of both halves now, KiB.
+    pub fn memory(&self) -> u64 {
+        let of = |pid: u32| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().to_owned();
+            line.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+        };
+        of(self.core.id()) + of(self.serve.id())
+    }
+
+    /// Open descriptors of both halves.
+    pub fn descriptors(&self) -> usize {
+        let of = |pid: u32| fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+        of(self.core.id()) + of(self.serve.id())
+    }
+
+    /// Puts the operator's options for consoles in force.
+    pub fn options(&self, text: &str) {
+        fs::write(self.paths().cache().join("console.json"), text).unwrap();
     }
 
     /// A file beside the proxy's own.

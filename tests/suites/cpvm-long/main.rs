@@ -1,9 +1,12 @@
 //! Consoles over minutes: what is idle stays, and what has vanished is found.
 
+mod churn;
+mod guest;
+
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use tests::lab::cpvm::{LIMIT, PUBLIC, WORLD, run, until, viewer::Viewer};
+use tests::lab::cpvm::{LIMIT, PUBLIC, WORLD, hostile, run, until, viewer::Viewer};
 use tokio_tungstenite::tungstenite::Message;
 
 /// A peer that has vanished is found within this time.
@@ -73,5 +76,20 @@ fn an_idle_console_works_after_ten_minutes() {
         viewer.send(&[4, 1, 0, 0, 0, 0, 0, 0x61, 4, 0, 0, 0, 0, 0, 0, 0x61]).await;
         until("a key arrives", LIMIT, async || machine.output().contains("qcode a, down 0")).await;
         viewer.picture().await;
+    });
+}
+
+#[test]
+fn thousands_of_servers_and_clients_do_no_harm_to_others() {
+    run("vncport=8080", true, async |lab| {
+        let _machine = lab.machine(5901, None);
+        let token = lab.announced(5901, |_| {}).await;
+        let (mut viewer, _) = Viewer::shown(&token).await;
+        for round in 1..=5 {
+            hostile::servers(lab, round * 1000..round * 1000 + 800).await;
+            viewer.picture().await;
+            hostile::clients(lab, 5901, round * 1000..round * 1000 + 800).await;
+            viewer.picture().await;
+        }
     });
 }

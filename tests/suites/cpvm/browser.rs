@@ -2,59 +2,16 @@
 
 use std::time::Duration;
 
-use fantoccini::{Client, ClientBuilder, Locator};
+use fantoccini::{Client, Locator};
 use serde_json::json;
-use tests::lab::{Process, wait_tcp};
-
-use tests::lab::cpvm::{LIMIT, Lab, PUBLIC, run, until};
-
-const DRIVER: &str = "127.0.0.1:9515";
-
-pub async fn chromium(lab: &Lab) -> (Process, Client) {
-    speaking(lab, "en").await
-}
-
-/// One whose user reads this language.
-async fn speaking(lab: &Lab, language: &str) -> (Process, Client) {
-    let mut driver = lab.world.command("chromedriver");
-    driver.args(["--port=9515", "--allowed-ips=127.0.0.1"]);
-    let driver = Process::start(driver);
-    wait_tcp(DRIVER.parse().unwrap(), LIMIT);
-    let profile = lab.picture("profile");
-    let mut capabilities = serde_json::map::Map::new();
-    let arguments = json!([
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--window-size=1024,768",
-        format!("--accept-lang={language}"),
-        format!("--user-data-dir={}", profile.display())
-    ]);
-    capabilities
-        .insert("goog:chromeOptions".into(), json!({ "binary": "/usr/bin/chromium", "args": arguments }));
-    capabilities.insert("goog:loggingPrefs".into(), json!({ "browser": "ALL" }));
-    let mut builder = ClientBuilder::rustls().unwrap();
-    let client = builder.capabilities(capabilities).connect(&format!("http://{DRIVER}")).await.unwrap();
-    (driver, client)
-}
-
-async fn state(client: &Client) -> String {
-    let state = client.execute("return document.body.dataset.state ?? ''", vec![]).await.unwrap();
-    state.as_str().unwrap().to_owned()
-}
-
-pub async fn in_state(client: &Client, wanted: &str) {
-    until(wanted, LIMIT, async || state(client).await == wanted).await;
-}
-
-pub async fn text(client: &Client, element: &str) -> String {
-    client.find(Locator::Css(element)).await.unwrap().text().await.unwrap()
-}
+use tests::lab::{
+    cpvm::{
+        LIMIT, PUBLIC,
+        browser::{chromium, in_state, keep, speaking, state, text},
+        run, until,
+    },
+    wait_tcp,
+};
 
 /// Colours on the console's canvas, at most 16 counted.
 async fn colours(client: &Client) -> u64 {
@@ -63,14 +20,6 @@ async fn colours(client: &Client) -> u64 {
         for (let i = 0; i < d.length && s.size < 16; i += 4) s.add(d[i] << 16 | d[i + 1] << 8 | d[i + 2]); \
         return s.size";
     client.execute(script, vec![]).await.unwrap().as_u64().unwrap()
-}
-
-/// Keeps a picture of the page where somebody wants to look at it.
-pub async fn keep(client: &Client, name: &str) {
-    if let Some(folder) = std::env::var_os("TRIVIUM_PICTURES") {
-        let picture = client.screenshot().await.unwrap();
-        std::fs::write(std::path::Path::new(&folder).join(name), &picture).unwrap();
-    }
 }
 
 #[test]

@@ -52,6 +52,16 @@ fn certificates_secure_the_way_to_the_hypervisor() {
             let (width, height) = viewer.picture().await;
             assert!(width >= 640 && height >= 400, "{width}x{height}");
         }
+        // Where the operator asks for it, no other screen is shown.
+        let _plain = lab.machine(5905, Some("Secr3tPw"));
+        lab.options(r#"{"require_tls": true}"#);
+        let told = refused(lab, 5905).await;
+        assert!(told.contains("without TLS, which the operator does not allow"), "{told}");
+        let token = lab.announced(5901, |_| {}).await;
+        Viewer::shown(&token).await.0.picture().await;
+        lab.options("{}");
+        let token = lab.announced(5905, |_| {}).await;
+        Viewer::shown(&token).await.0.picture().await;
         for (port, why) in [(5903, "TLS was not agreed on"), (5904, "none with certificates")] {
             let told = refused(lab, port).await;
             assert!(told.contains(why), "{told}");

@@ -5,10 +5,12 @@ use std::collections::HashMap;
 use fantoccini::{Client, Locator};
 use tests::lab::{
     Process,
-    cpvm::{LIMIT, Lab, PUBLIC, run, until},
+    cpvm::{
+        LIMIT, Lab, PUBLIC,
+        browser::{self, chromium, in_state, keep, text},
+        run, until,
+    },
 };
-
-use super::browser::{chromium, in_state, keep, text};
 
 /// What a keyboard writes: symbols of each key, alone, with Shift, with AltGr, with both, as XKB knows it.
 fn keyboard(layout: &str, model: &str) -> HashMap<String, Vec<String>> {
@@ -75,14 +77,7 @@ fn written(trace: &str, keyboard: &HashMap<String, Vec<String>>) -> Vec<String> 
 
 async fn paste(lab: &Lab, client: &Client, machine: &Process, layout: &str, typed: &str) -> String {
     let before = machine.output().len();
-    client.find(Locator::Css("#paste")).await.unwrap().click().await.unwrap();
-    let choose = format!(
-        "const s = document.getElementById('layout'); s.value = '{layout}'; s.dispatchEvent(new Event('change'))"
-    );
-    client.execute(&choose, vec![]).await.unwrap();
-    let fill = "document.getElementById('paste-text').value = arguments[0]";
-    client.execute(fill, vec![typed.into()]).await.unwrap();
-    client.find(Locator::Css("#paste-send")).await.unwrap().click().await.unwrap();
+    browser::paste(client, layout, typed).await;
     until("all is typed", LIMIT, async || {
         machine.output()[before..].contains("qcode ret, down 0") && lab.connections_to(5901) == 1
     })
