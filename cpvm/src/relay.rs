@@ -26,7 +26,10 @@ use tokio::{
 
 use crate::{
     end::End,
-    relay::{direct::Frame, tape::Tape},
+    relay::{
+        direct::{MOST, Moved},
+        tape::Tape,
+    },
     rfb::{
         browser::{Browser, Parts, close},
         view::ViewOnly,
@@ -277,7 +280,7 @@ where
                 return Poll::Ready(end);
             }
             let down = self.poll_down(buffer, cx);
-            if self.held && self.down.bytes.len() < CHUNK + REPLIES {
+            if self.held && self.down.bytes.len() < MOST + REPLIES {
                 self.held = false;
                 cx.waker().wake_by_ref();
             }
@@ -296,7 +299,7 @@ where
             if let Some(end) = self.ended {
                 return Poll::Ready(end);
             }
-            if self.down.bytes.len() >= CHUNK + REPLIES {
+            if self.down.bytes.len() >= MOST + REPLIES {
                 self.held = true;
                 return Poll::Pending;
             }
@@ -370,7 +373,7 @@ where
         Poll::Pending
     }
 
-    /// Passes a frame of the picture on without a copy, where that can be and is worth it.
+    /// Passes more of the picture on without a copy, where that can be and is worth it.
     fn poll_direct(&mut self, cx: &mut Context<'_>) -> Option<Poll<Result<usize, End>>> {
         if !self.much || self.filters.tape.is_some() {
             return None;
@@ -386,8 +389,8 @@ where
                 return Some(Poll::Pending);
             }
         }
-        let moved = direct::poll_frame(direct::pipe()?, hypervisor, browser, cx);
-        Some(moved.map_ok(|Frame { count, rest }| {
+        let moved = direct::poll_move(direct::pipe()?, hypervisor, browser, cx);
+        Some(moved.map_ok(|Moved { count, rest }| {
             self.down.bytes = rest;
             count
         }))

@@ -18,11 +18,13 @@ use tokio::{io::Interest, net::TcpStream};
 use super::CHUNK;
 use crate::{
     end::End,
-    websocket::{HEAD, Opcode, head},
+    websocket::{HEAD, Opcode, append, head},
 };
 
+/// Most bytes that are taken from the hypervisor at once: each time is acknowledged, which costs more than the bytes.
+pub(super) const MOST: usize = 4 * CHUNK;
 /// Room of the pipe, in bytes: it counts pages, of which the kernel's small packets fill but a part.
-const ROOM: usize = 512 * 1024;
+const ROOM: usize = 1024 * 1024;
 
 thread_local! {
     static PIPE: RefCell<Option<Pipe>> = const { RefCell::new(None) };
@@ -56,27 +58,27 @@ impl Pipe {
     }
 }
 
-/// A frame that is on its way to the browser.
-pub(super) struct Frame {
-    /// Bytes of the hypervisor in it.
+/// Frames that are on their way to the browser.
+pub(super) struct Moved {
+    /// Bytes of the hypervisor in them.
     pub(super) count: usize,
-    /// Its end, which the browser has not taken yet.
+    /// Their end, which the browser has not taken yet.
     pub(super) rest: Vec<u8>,
 }
 
-/// The pipe of this thread; [`poll_frame`] puts it back. `None` where there cannot be one.
+/// The pipe of this thread; [`poll_move`] puts it back. `None` where there cannot be one.
 pub(super) fn pipe() -> Option<Pipe> {
     PIPE.take().or_else(|| Pipe::new().ok())
 }
 
-/// Sends what the hypervisor has sent, up to [`CHUNK`] bytes, as one frame. The browser must have taken all before.
-/// Where it breaks off the pipe is closed: no other session gets what is in it.
-pub(super) fn poll_frame(
+/// Passes on what the hypervisor has sent, up to [`MOST`] bytes, in frames of [`CHUNK`]. The browser must have taken all
+/// before. Where it breaks off the pipe is closed: no other session gets what is in it.
+pub(super) fn poll_move(
     pipe: Pipe,
     hypervisor: &TcpStream,
     browser: &TcpStream,
     cx: &mut Context<'_>,
-) -> Poll<Result<Frame, End>> {
+) -> Poll<Result<Moved, End>> {
     let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
     let count = loop {
         match hypervisor.poll_read_ready(cx) {
@@ -87,7 +89,7 @@ pub(super) fn poll_frame(
             Poll::Ready(Err(_)) => return Poll::Ready(Err(End::HypervisorGone)),
             Poll::Ready(Ok(())) => {}
         }
-        let read = || Ok(splice(hypervisor, None, &pipe.write, None, CHUNK, flags)?);
+        let read = || Ok(splice(hypervisor, None, &pipe.write, None, MOST, flags)?);
         match hypervisor.try_io(Interest::READABLE, read) {
             Ok(0) => return Poll::Ready(Err(End::HypervisorClosed)),
             Ok(count) => break count,
@@ -95,9 +97,18 @@ pub(super) fn poll_frame(
             Err(_) => return Poll::Ready(Err(End::HypervisorGone)),
         }
     };
-    let rest = give(&pipe, browser, count).map_err(|_| End::BrowserGone)?;
+    let mut left = count;
+    let mut rest = Vec::new();
+    while left > 0 && rest.is_empty() {
+        let frame = left.min(CHUNK);
+        rest = give(&pipe, browser, frame).map_err(|_| End::BrowserGone)?;
+        left -= frame;
+    }
+    for frame in pipe.drain(left).map_err(|_| End::BrowserGone)?.chunks(CHUNK) {
+        append(&mut rest, Opcode::Binary, frame);
+    }
     PIPE.set(Some(pipe));
-    Poll::Ready(Ok(Frame { count, rest }))
+    Poll::Ready(Ok(Moved { count, rest }))
 }
 
 /// Sends a head and so many bytes of the pipe; what is left of both.
