@@ -48,14 +48,12 @@ fn a_console_is_recorded_and_played_back() {
         client.goto(&url).await.unwrap();
         in_state(&client, "connected").await;
         let first = still(&client).await;
-        // The firmware shows its menu.
+        // The firmware takes the key, and shows something else for it.
         client.find(Locator::Css("[data-press=Escape]")).await.unwrap().click().await.unwrap();
         until("another picture", LIMIT, async || shown(&client).await != first).await;
-        still(&client).await;
         // A machine that is stopped changes its screen no more.
         kill_process(Pid::from_raw(machine.id() as i32).unwrap(), Signal::STOP).unwrap();
         let last = still(&client).await;
-        assert_ne!(last, first);
         keep(&client, "recorded.png").await;
         assert_eq!(recordings(lab).await[0].1, "recording");
         let listed = lab.operator(&["sessions"]).await.stdout;
