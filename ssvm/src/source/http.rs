@@ -343,6 +343,9 @@ impl HttpSource {
         if response.status() != StatusCode::PARTIAL_CONTENT {
             return Err(Failure::Final(remote("HTTP Server does not support partial get")));
         }
+        if self.validator.as_ref().is_some_and(|known| is_another(known, response.headers())) {
+            return Err(Failure::Final(remote("The file has changed on the HTTP Server meanwhile")));
+        }
         let range = response.headers().get(header::CONTENT_RANGE).and_then(|v| v.to_str().ok());
         match range.and_then(content_range) {
             Some((start, total))
@@ -428,6 +431,12 @@ fn client(order: &HttpOrder) -> Result<Client, SourceError> {
 fn strong_validator(headers: &HeaderMap) -> Option<HeaderValue> {
     let tag = headers.get(header::ETAG).filter(|t| !t.as_bytes().starts_with(b"W/"));
     tag.or_else(|| headers.get(header::LAST_MODIFIED)).cloned()
+}
+
+/// Whether an answer says that it is of another file, which a server may do that pays no heed to `If-Range`.
+fn is_another(known: &HeaderValue, headers: &HeaderMap) -> bool {
+    let is_tag = known.as_bytes().starts_with(b"\"");
+    headers.get(if is_tag { header::ETAG } else { header::LAST_MODIFIED }).is_some_and(|now| now != known)
 }
 
 /// `bytes <start>-<end>/<total or *>`.

@@ -1,10 +1,14 @@
-//! What takes long about the secondary storage VM: many fates of a download, and the longest wait on a dead store.
+//! What takes long about the secondary storage VM: many fates of a download, a piece of a file
+//! that never comes, and the longest wait on a dead store.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use common::command::storage::{
-    GetStorageStatsAnswer, GetStorageStatsCommand, ListTemplateAnswer, ListTemplateCommand,
-    SecStorageSetupAnswer, StoreRole,
+    DownloadStatus, GetStorageStatsAnswer, GetStorageStatsCommand, ImageFormat, ListTemplateAnswer,
+    ListTemplateCommand, SecStorageSetupAnswer, StoreRole,
 };
 use proptest::{
     prelude::*,
@@ -12,8 +16,11 @@ use proptest::{
 };
 use tests::lab::ssvm::{
     broken::{How, break_b},
+    disk,
     fate::{Step, befall},
     in_lab,
+    origin::{Act, Origin, Piece},
+    read, template,
 };
 
 fn step() -> impl Strategy<Value = Step> {
@@ -45,6 +52,20 @@ fn any_fate_of_a_download_into_a_folder_ends_in_one_whole_image_or_none() {
 #[test]
 fn any_fate_of_a_download_into_a_bucket_ends_in_one_whole_object_or_none() {
     fates(true, 15);
+}
+
+#[test]
+fn a_piece_that_stalls_is_asked_for_again() {
+    in_lab(async |lab| {
+        lab.ready().await;
+        let file = read(&disk(lab.folder.path(), "qcow2", 24));
+        let origin = Origin::start(vec![Act::Pieces(Arc::clone(&file), Piece::Stalls)]).await;
+        let store = lab.nfs("a", StoreRole::Image);
+        let command = template(store, 840, &format!("{}/disk.qcow2", origin.url), ImageFormat::Qcow2);
+        let answer = lab.download(&command).await;
+        assert_eq!(answer.download_status, DownloadStatus::Downloaded, "{answer:?}");
+        assert!(*read(&lab.file("a", &answer.install_path.expect("a path"))) == *file);
+    });
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod copies;
 mod dead;
 mod downloads;
 mod packages;
+mod pieces;
 mod restarts;
 mod setup;
 mod upkeep;

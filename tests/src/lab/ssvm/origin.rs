@@ -27,9 +27,33 @@ pub enum Act {
     Raw(Vec<u8>),
     /// The whole file, or the range that is asked for, so many bytes a second.
     Slow(Arc<Vec<u8>>, usize),
+    /// So slow that the file is asked for in pieces; what is done with the requests for these.
+    Pieces(Arc<Vec<u8>>, Piece),
     /// What is done with requests for a path that contains these words; nothing for others.
     Paths(Vec<(&'static str, Act)>),
 }
+
+/// What a server does with requests for a piece of a file. All others that are for pieces it serves well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece {
+    /// The third one is cut half-way, the first time.
+    Cut,
+    /// The third one stalls half-way, the first time.
+    Stalls,
+    /// The third one has fewer bytes than were asked for, and says so.
+    Short,
+    /// The third one is answered with the whole file.
+    Whole,
+    /// The third one is answered with the bytes before it.
+    Elsewhere,
+    /// From the third one on the file is another one, as its tag says.
+    Changed,
+    /// From the third one on the file is longer.
+    Longer,
+}
+
+/// Bytes a second of the first connection of such a server.
+const SLOW: usize = 2 << 20;
 
 /// The server; it stops with the runtime.
 pub struct Origin {
@@ -40,7 +64,12 @@ pub struct Origin {
 impl Origin {
     /// Serves with the acts in turn; the last one stays.
     pub async fn start(acts: Vec<Act>) -> Self {
-        let address: SocketAddr = format!("{WEB}:0").parse().unwrap();
+        Self::start_at(WEB, acts).await
+    }
+
+    /// The same at another address of the machine.
+    pub async fn start_at(address: &str, acts: Vec<Act>) -> Self {
+        let address: SocketAddr = format!("{address}:0").parse().unwrap();
         let listener = TcpListener::bind(address).await.unwrap();
         let url = format!("http://{}/images", listener.local_addr().unwrap());
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -51,7 +80,7 @@ impl Origin {
                 let (stream, _) = listener.accept().await.unwrap();
                 let act = acts[next.min(acts.len() - 1)].clone();
                 next += 1;
-                tokio::spawn(serve(stream, act, Arc::clone(&seen)));
+                tokio::spawn(serve(stream, act, next, Arc::clone(&seen)));
             }
         });
         Self { url, requests }
@@ -63,7 +92,7 @@ impl Origin {
     }
 }
 
-async fn serve(mut stream: TcpStream, act: Act, seen: Arc<Mutex<Vec<String>>>) {
+async fn serve(mut stream: TcpStream, act: Act, number: usize, seen: Arc<Mutex<Vec<String>>>) {
     let mut head = Vec::new();
     let mut chunk = [0; 1024];
     while !head.ends_with(b"\r\n\r\n") {
@@ -86,7 +115,72 @@ async fn serve(mut stream: TcpStream, act: Act, seen: Arc<Mutex<Vec<String>>>) {
         act => act,
     };
     // A peer that has seen enough closes the connection.
-    let _ = act_out(&mut stream, act, from).await;
+    let _ = match act {
+        Act::Pieces(file, how) => piece(&mut stream, &file, how, number, range(&head, file.len())).await,
+        act => act_out(&mut stream, act, from).await,
+    };
+}
+
+/// The range that is asked for of so many bytes: the first one and the one behind the last.
+fn range(head: &str, size: usize) -> Option<(usize, usize)> {
+    let (from, rest) = head.split("range: bytes=").nth(1)?.split_once('-')?;
+    let last = rest.split('\r').next()?.parse::<usize>();
+    Some((from.parse().ok()?, last.map_or(size, |last| last + 1)))
+}
+
+/// Serves the request of this number; the first one is for the whole file.
+async fn piece(
+    stream: &mut TcpStream,
+    file: &[u8],
+    how: Piece,
+    number: usize,
+    range: Option<(usize, usize)>,
+) -> std::io::Result<()> {
+    let whole = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nAccept-Ranges: bytes\r\nETag: \"v1\"\r\n\r\n",
+        file.len()
+    );
+    let Some((from, until)) = range else {
+        stream.write_all(whole.as_bytes()).await?;
+        for part in file.chunks(SLOW / 20) {
+            stream.write_all(part).await?;
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        return Ok(());
+    };
+    let (is_third, is_later) = (number == 4, number >= 4);
+    if is_third && how == Piece::Whole {
+        stream.write_all(whole.as_bytes()).await?;
+        return stream.write_all(file).await;
+    }
+    let (mut first, mut behind, mut size, mut tag) = (from, until, file.len(), "v1");
+    let mut bytes = file[from..until].to_vec();
+    match how {
+        Piece::Short if is_third => behind -= (until - from) / 2,
+        Piece::Elsewhere if is_third => (first, behind) = (2 * from - until, from),
+        Piece::Longer if is_later => size += 4096,
+        Piece::Changed if is_later => {
+            tag = "v2";
+            bytes.fill(7);
+        }
+        _ => {}
+    }
+    bytes.truncate(behind - first);
+    let head = format!(
+        "HTTP/1.1 206 Partial Content\r\nContent-Length: {}\r\nContent-Range: bytes {first}-{}/{size}\r\n\
+         ETag: \"{tag}\"\r\n\r\n",
+        bytes.len(),
+        behind - 1,
+    );
+    stream.write_all(head.as_bytes()).await?;
+    if is_third && matches!(how, Piece::Cut | Piece::Stalls) {
+        stream.write_all(&bytes[..bytes.len() / 2]).await?;
+        if how == Piece::Stalls {
+            std::future::pending::<()>().await;
+        }
+        return Ok(());
+    }
+    stream.write_all(&bytes).await
 }
 
 async fn act_out(stream: &mut TcpStream, act: Act, from: Option<usize>) -> std::io::Result<()> {
@@ -131,6 +225,6 @@ async fn act_out(stream: &mut TcpStream, act: Act, from: Option<usize>) -> std::
             }
             Ok(())
         }
-        Act::Paths(_) => Ok(()),
+        Act::Paths(_) | Act::Pieces(..) => Ok(()),
     }
 }
