@@ -21,8 +21,10 @@ use crate::{
 
 /// Between two reports of progress.
 const TICK: Duration = Duration::from_millis(500);
-/// Time for a task to tidy up after it was aborted.
+/// Time for tasks to tidy up after the core has gone.
 const TIDY: Duration = Duration::from_secs(60);
+/// Time for a task to tidy up after it was aborted: whoever stopped it waits for that.
+const STOP: Duration = Duration::from_secs(10);
 
 /// A task that runs.
 struct Running {
@@ -123,7 +125,17 @@ async fn supervised(
         _ => None,
     };
     started.cancel();
-    let result = perform(task, &meter, &abort).await;
+    let overdue = async {
+        abort.cancelled().await;
+        tokio::time::sleep(STOP).await;
+    };
+    let result = tokio::select! {
+        result = perform(task, &meter, &abort) => result,
+        () = overdue => {
+            tracing::warn!("a store is slow: what was stopped stays behind for the sweep");
+            Err(aborted())
+        }
+    };
     drop(slot);
     match result {
         Err(_) if abort.is_cancelled() => Err(aborted()),
