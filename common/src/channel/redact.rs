@@ -108,7 +108,8 @@ fn is_blank(value: &Value) -> bool {
 /// A text that carries a secret inside: nested JSON, boot arguments, PEM, a URL with a login.
 fn is_suspicious(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
-    SECRET_TEXT.iter().any(|part| lower.contains(part)) || has_login(&lower)
+    let share = lower.split_once("cifs://").is_some_and(|(_, rest)| rest.contains('?'));
+    share || SECRET_TEXT.iter().any(|part| lower.contains(part)) || has_login(&lower)
 }
 
 fn has_login(text: &str) -> bool {
@@ -143,6 +144,7 @@ mod tests {
             r#"[{"a.X":{"store":{"com.cloud.agent.api.to.SwiftTO":{"userName":"u","key":"S3CRET"}}}}]"#,
             r#"[{"a.X":{"vm":{"vncPassword":"S3CRET","bootArgs":"type=x keystore_password=S3CRET"}}}]"#,
             r#"[{"a.X":{"note":"{\"password\":\"S3CRET\"}","url":"cifs://user:S3CRET@host/share"}}]"#,
+            r#"[{"a.X":{"store":{"com.cloud.agent.api.to.NfsTO":{"_url":"cifs://host/share?user=u&pass=S3CRET"}}}}]"#,
             r#"[{"a.X":{"ovfInformationTO":{"x":"S3CRET"},"auth":{"username":"u","password":"S3CRET"}}}]"#,
         ];
         for case in cases {

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Core,
+    export::shown,
     jobs::{Job, Record, Stand},
     packages,
 };
@@ -30,6 +31,8 @@ use crate::{
 
 /// The first answer waits so long for a quick end.
 const FIRST: Duration = Duration::from_millis(1500);
+/// Longest time for what a stopped job has left to be removed.
+const TIDY: Duration = Duration::from_secs(10);
 /// A stopped job must have ended by then.
 const STOP: Duration = Duration::from_secs(30);
 /// Largest file where the command names no limit: 50 GiB.
@@ -128,7 +131,7 @@ impl Core {
         let folder = record.command.install_path.as_deref().unwrap_or_default().trim_matches('/');
         let temporary = match &record.command.store {
             Some(DataStoreTO::Nfs(nfs)) => {
-                let url = nfs.url.as_deref().unwrap_or_default();
+                let url = shown(nfs.url.as_deref().unwrap_or_default());
                 let known = self.state.get().exports.into_values().find(|e| e.url == url);
                 let name = known.map(|e| mount_name(e.address, &e.path)).unwrap_or_default();
                 format!("/mnt/SecStorage/{name}/{folder}/{}", crate::store::temporary_name(&record.id))
@@ -151,9 +154,15 @@ impl Core {
         let result = self.attempts(&job).await;
         if let Err(failure) = &result
             && matches!(failure.kind, FailureKind::Aborted | FailureKind::Lost)
-            && let Err(left) = self.discard(&record).await
         {
-            tracing::warn!(job = record.id, reason = left.text, "what it has left stays for the sweep");
+            let left = match timeout(TIDY, self.discard(&record)).await {
+                Ok(Ok(())) => None,
+                Ok(Err(left)) => Some(left.text),
+                Err(_) => Some(format!("the store did not answer within {} s", TIDY.as_secs())),
+            };
+            if let Some(reason) = left {
+                tracing::warn!(job = record.id, reason, "what it has left stays for the sweep");
+            }
         }
         let stand = match result {
             Ok(Outcome::Stored(stored)) => {

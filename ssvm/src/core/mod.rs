@@ -1,8 +1,10 @@
 //! The privileged half: mounts, state, the management channel. It reads nothing that a stranger
 //! wrote; that is the work of the serve process, to which it gives tasks.
 
+mod cifs;
 mod copy;
 mod download;
+mod export;
 mod jobs;
 pub(crate) mod mount;
 mod nft;
@@ -34,6 +36,7 @@ use common::{
     sandbox::User,
     shim,
 };
+use futures_util::future::join_all;
 use tokio::{
     net::UnixStream,
     signal::unix::{SignalKind, signal},
@@ -200,11 +203,11 @@ async fn sweep(core: Arc<Core>) {
 impl Core {
     /// Every store that this VM knows, by its URL or name, or why it is not there.
     async fn known_stores(&self) -> Vec<(String, Result<StoreSpec, String>)> {
-        let mut stores = Vec::new();
-        for export in self.state.get().exports.into_values() {
+        let exports = self.state.get().exports.into_values().map(|export| async move {
             let folder = self.mounted(&export, false).await;
-            stores.push((export.url, folder.map(StoreSpec::Folder).map_err(|e| e.to_string())));
-        }
+            (export.url, folder.map(StoreSpec::Folder).map_err(|e| e.to_string()))
+        });
+        let mut stores = join_all(exports).await;
         let buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner).clone();
         stores.extend(buckets.into_iter().map(|(name, store)| (name, Ok(store))));
         stores

@@ -23,7 +23,12 @@ use common::{
 };
 use ipnet::Ipv4Net;
 
-use super::{Core, startup, stores};
+use super::{
+    Core,
+    export::shown,
+    startup,
+    stores::{self, soon},
+};
 use crate::{
     layout::StorePath,
     order::{Failure, Images, Outcome, Task},
@@ -89,8 +94,8 @@ impl Core {
                 CreateEntityDownloadURLCommand::CLASS => self.create_link(read(&command)?).await,
                 DeleteEntityDownloadURLCommand::CLASS => self.delete_link(read(&command)?).await,
                 UploadStatusCommand::CLASS => self.upload_status(&read(&command)?),
-                DeleteSnapshotsDirCommand::CLASS => plain(self.delete_snapshots(read(&command)?).await),
-                MoveVolumeCommand::CLASS => plain(self.move_volume(read(&command)?).await),
+                DeleteSnapshotsDirCommand::CLASS => plain(soon(self.delete_snapshots(read(&command)?)).await),
+                MoveVolumeCommand::CLASS => plain(soon(self.move_volume(read(&command)?)).await),
                 ListDataStoreObjectsCommand::CLASS => self.browse(read(&command)?).await,
                 QuerySnapshotZoneCopyCommand::CLASS => self.snapshot_files(read(&command)?).await,
                 GetDatadisksCommand::CLASS => self.data_disks(read(&command)?).await,
@@ -122,10 +127,7 @@ impl Core {
                 let answer = AnswerBase { details, ..AnswerBase::ok() };
                 Message::wrap(&SecStorageSetupAnswer { dir, answer })
             }
-            Err(error) => {
-                let shown = url.split('?').next().unwrap_or_default();
-                agent::failed(format!("GetRootDir for {shown} failed due to {error}"))
-            }
+            Err(error) => agent::failed(format!("GetRootDir for {} failed due to {error}", shown(&url))),
         }
     }
 
@@ -211,7 +213,7 @@ impl Core {
             };
             self.short(task, Self::SHORT).await
         };
-        plain(match work.await {
+        plain(match soon(work).await {
             Ok(Outcome::Removed(true)) => Ok(format!("Deleted {path}")),
             Ok(_) => Ok(format!("{path} doesn't exist")),
             Err(failure) => Err(Failure::end(format!("Failed to delete {path}: {}", failure.text))),
@@ -282,7 +284,7 @@ impl Core {
                 _ => Err(Failure::end("no result")),
             }
         };
-        Message::wrap(&match work.await {
+        Message::wrap(&match soon(work).await {
             Ok((capacity_bytes, used_bytes)) => {
                 GetStorageStatsAnswer { used_bytes, capacity_bytes, answer: AnswerBase::ok() }
             }

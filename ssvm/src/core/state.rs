@@ -15,6 +15,7 @@ use common::{
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use super::export::Export;
 use crate::web::Link;
 
 /// Version of the state file.
@@ -40,15 +41,6 @@ pub(crate) struct Settings {
     pub(crate) links: BTreeMap<String, Link>,
     /// Addresses and ports of object stores on the management network.
     pub(crate) endpoints: BTreeSet<(Ipv4Addr, u16)>,
-}
-
-/// An NFS export that was mounted once.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Export {
-    pub(crate) url: String,
-    pub(crate) address: std::net::IpAddr,
-    pub(crate) path: String,
-    pub(crate) version: Option<String>,
 }
 
 /// The settings in force and their file.

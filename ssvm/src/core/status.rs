@@ -6,6 +6,7 @@ use common::{
     channel::agent::AgentHandle,
     shim::wire::{Reply, Request},
 };
+use futures_util::future::join_all;
 use tokio::{net::TcpStream, time::timeout};
 
 use super::{Core, jobs::Stand};
@@ -91,11 +92,14 @@ async fn check(core: &Core) -> Reply {
         say("ERROR: DNS does not resolve cloudstack.apache.org");
         code = 2;
     }
-    for (name, store) in core.known_stores().await {
+    let looks = core.known_stores().await.into_iter().map(|(name, store)| async {
         let looked = match store {
             Ok(store) => core.workshop.call(Task::Usage { store }, STORE).await.map_err(|f| f.text),
             Err(reason) => Err(reason),
         };
+        (name, looked)
+    });
+    for (name, looked) in join_all(looks).await {
         match looked {
             Ok(Outcome::Usage { capacity, used }) => {
                 say(&format!("Good: {name} answers, {used} of {capacity} bytes in use"));

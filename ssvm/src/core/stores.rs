@@ -17,7 +17,11 @@ use common::{
 };
 use tokio::{task::spawn_blocking, time::timeout};
 
-use super::{Core, mount, nft, state::Export};
+use super::{
+    Core,
+    export::{Export, shown},
+    mount, nft,
+};
 use crate::{
     layout::{StorePath, mount_name},
     order::{Failure, FailureKind, Outcome, Task},
@@ -31,10 +35,12 @@ const SILENCE_LIMIT: u64 = 50_000;
 const RETRIES: i64 = 3;
 /// Longest wait for a short task.
 const SHORT: Duration = Duration::from_secs(60);
+/// Longest wait for all that a short command does.
+const SOON: Duration = Duration::from_secs(58);
 /// Longest wait until an export is there, which goes on being mounted after it.
 const REACH: Duration = Duration::from_secs(55);
 /// Longest wait for the rights of a folder to be changed.
-const OPENING: Duration = Duration::from_secs(20);
+pub(super) const OPENING: Duration = Duration::from_secs(20);
 /// Longest wait for the address of an endpoint.
 const LOOKUP: Duration = Duration::from_secs(10);
 
@@ -58,10 +64,10 @@ impl Core {
         let url = nfs.url.clone().unwrap_or_default();
         let version = version.or(nfs.nfs_version.as_deref()).or(self.identity.get("nfsVersion"));
         self.reach(&url, version).await.map(StoreSpec::Folder).map_err(|error| {
-            let shown = url.split('?').next().unwrap_or_default();
             Failure::end(format!(
-                "Failed to get root directory from secondary storage URL [{shown}], using NFS version \
+                "Failed to get root directory from secondary storage URL [{}], using NFS version \
                  [{}], due to [{error}].",
+                shown(&url),
                 version.unwrap_or("null")
             ))
         })
@@ -70,7 +76,7 @@ impl Core {
     /// The folder of an export that a URL names, within the time that a command may wait.
     pub(super) async fn reach(&self, url: &str, version: Option<&str>) -> Result<String, mount::MountError> {
         let reached = async {
-            let export = mount::export(url, version).await?;
+            let export = Export::parse(url, version).await?;
             self.mounted(&export, false).await
         };
         let late = |_| mount::MountError::Late { seconds: REACH.as_secs() };
@@ -85,14 +91,26 @@ impl Core {
         {
             route(&self.identity, &address.to_string(), storage_gateway(&self.identity)).await;
         }
-        let known = export.clone();
-        if let Err(error) = self.change(|s| {
-            s.exports.insert(name, known);
-        }) {
+        // One that was never mounted is looked after, too.
+        let before = self.state.get().exports.get(&name).cloned();
+        if before.is_none() {
+            self.remember(&name, export);
+        }
+        let afresh = afresh || before.as_ref().is_some_and(|before| export.differs(before));
+        let folder = self.mounts.ensure(export, afresh).await?;
+        self.remember(&name, export);
+        Ok(folder.to_string_lossy().into_owned())
+    }
+
+    fn remember(&self, name: &str, export: &Export) {
+        let changed = self.change(|s| {
+            if s.exports.get(name) != Some(export) {
+                s.exports.insert(name.to_owned(), export.clone());
+            }
+        });
+        if let Err(error) = changed {
             tracing::error!(%error, "an export is not remembered");
         }
-        let folder = self.mounts.ensure(export, afresh).await?;
-        Ok(folder.to_string_lossy().into_owned())
     }
 
     async fn bucket(&self, s3: &S3TO) -> Result<StoreSpec, Failure> {
@@ -213,6 +231,12 @@ impl Core {
             _ => false,
         }
     }
+}
+
+/// Ends a short command in time: a mount, a task and what may help against its failure could take a while each.
+pub(super) async fn soon<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let late = || Failure::end(format!("the store did not answer within {} s", SOON.as_secs()));
+    timeout(SOON, work).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// The stores that a task touches, with the place in each.

@@ -11,7 +11,7 @@ use common::{
 };
 use serde_json::json;
 
-use super::Core;
+use super::{Core, stores::soon};
 use crate::{
     layout::StorePath,
     order::{Failure, Outcome, Page, Task},
@@ -84,7 +84,7 @@ impl Core {
                 _ => Err(no_result()),
             }
         };
-        Message::wrap(&match work.await {
+        Message::wrap(&match soon(work).await {
             Ok((root, page)) => shown(&root, page),
             Err(failure) => ListDataStoreObjectsAnswer {
                 answer: AnswerBase::failed(failure.text),
@@ -109,7 +109,7 @@ impl Core {
                 _ => Err(no_result()),
             }
         };
-        Message::wrap(&match work.await {
+        Message::wrap(&match soon(work).await {
             Ok(files) => QuerySnapshotZoneCopyAnswer {
                 files: files.into_iter().map(String::from).collect(),
                 answer: AnswerBase::ok(),
@@ -142,7 +142,7 @@ impl Core {
                 .await
                 .map_err(|failure| Failure::end(format!("Failed due to exception: {}", failure.text)))
         };
-        let answer = match work.await {
+        let answer = match soon(work).await {
             Ok(_) => {
                 let saved = "Successfully saved config drive at secondary storage".to_owned();
                 AnswerBase { details: create.then_some(saved), ..AnswerBase::ok() }

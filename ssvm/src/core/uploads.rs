@@ -19,9 +19,9 @@ use common::{
     persist,
 };
 use serde::{Deserialize, Serialize};
-use tokio::task::spawn_blocking;
+use tokio::{task::spawn_blocking, time::timeout};
 
-use super::{Core, jobs::new_id, packages, web::now};
+use super::{Core, jobs::new_id, packages, stores::OPENING, web::now};
 use crate::{
     layout::{StorePath, image_name},
     order::{Label, Outcome, Stored, Task},
@@ -352,7 +352,7 @@ impl Core {
         let format = ticket.image_format.unwrap_or(ImageFormat::Other);
         if let (StoreSpec::Folder(root), folder) = (store.clone(), folder.clone()) {
             // The folders on the way may be a host's; this VM's own user must be able to write there.
-            let _ = spawn_blocking(move || crate::store::open_up(&root, &folder)).await;
+            let _ = timeout(OPENING, spawn_blocking(move || crate::store::open_up(&root, &folder))).await;
         }
         let (job, volume) = (new_id(), ticket.kind == ResourceType::Volume);
         Ok(Receive {

@@ -25,7 +25,7 @@ use common::{
     persist::PersistError,
 };
 
-use super::{Core, mount, state::Settings};
+use super::{Core, mount, state::Settings, stores::soon};
 use crate::{
     layout::StorePath,
     order::{Failure, Task},
@@ -161,7 +161,7 @@ impl Core {
             self.published().await;
             Ok(())
         };
-        let answer = match work.await {
+        let answer = match soon(work).await {
             Ok(()) => AnswerBase { details: Some(String::new()), ..AnswerBase::ok() },
             Err(failure) => AnswerBase::failed(failure.text),
         };
@@ -197,7 +197,7 @@ impl Core {
                 self.mounted_as(command.parent_path.as_deref().unwrap_or_default().trim_matches('/')).await?;
             self.short(Task::RemoveFile { store, path }, Self::SHORT).await.map(|_| ())
         };
-        match (work.await, command.kind.as_deref()) {
+        match (soon(work).await, command.kind.as_deref()) {
             (Ok(()), _) => Message::wrap(&agent::Answer {
                 answer: AnswerBase { details: Some(String::new()), ..AnswerBase::ok() },
             }),

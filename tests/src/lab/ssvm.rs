@@ -1,7 +1,9 @@
 //! One secondary storage VM in a network namespace of its own, with a management server beside it.
 
 pub mod broken;
+mod desk;
 pub mod fate;
+pub mod machine;
 pub mod origin;
 pub mod s3;
 #[path = "../../../ssvm/src/format/vhd/builder.rs"]
@@ -9,7 +11,7 @@ pub mod vhd;
 
 use std::{
     fs,
-    net::SocketAddr,
+    ops::Deref,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
@@ -18,66 +20,47 @@ use std::{
 };
 
 use common::{
-    channel::{
-        message::{Message, Wire},
-        server::{Admission, AttachedAgent, Candidate, Manager, SendOptions, Server, ServerConfig},
-        tls::{Authority, ClientPolicy, KeyKind, Revoked, ServerTls},
-    },
     command::{
         Secret,
-        agent::ReadyCommand,
         storage::{
-            DataStoreTO, DownloadAnswer, DownloadCommand, DownloadProgressCommand, DownloadStatus,
-            ImageFormat, NfsTO, S3TO, SecStorageSetupAnswer, SecStorageSetupCommand, StoreRole,
+            DataStoreTO, DownloadCommand, ImageFormat, NfsTO, S3TO, SecStorageSetupAnswer,
+            SecStorageSetupCommand, StoreRole,
         },
     },
     paths::Paths,
     shim::wire::{self, Request},
 };
-use tokio::sync::watch;
 
-use self::s3::{ADDRESS as S3, Bucket, Kind, SECRET};
+use self::{
+    desk::{SERVER, boot_line},
+    s3::{ADDRESS as S3, Bucket, Kind, SECRET},
+};
 use super::{Namespace, Process, binary};
+pub use desk::Desk;
 
-/// Address of the management server, on the VM's management network.
-const SERVER: &str = "10.1.1.5";
 /// Address of the web server, on the VM's public network.
 pub const WEB: &str = "203.0.113.1";
 /// Longest wait for anything.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
-struct Office(watch::Sender<Option<AttachedAgent>>);
-
-impl Manager for Office {
-    async fn admit(&self, candidate: &Candidate) -> Result<Admission, String> {
-        assert_eq!(candidate.text("guid"), "s-2-VM-NfsSecondaryStorageResource");
-        assert_eq!(candidate.text("publicIpAddress"), "203.0.113.51");
-        Ok(Admission {
-            host_id: 4,
-            host_uuid: "77777777-0000-4000-8000-000000000004".into(),
-            host_name: "s-2-VM".into(),
-            setup: vec![],
-            ready: ReadyCommand::default(),
-        })
-    }
-
-    async fn attached(&self, agent: &AttachedAgent) {
-        self.0.send_replace(Some(agent.clone()));
-    }
-}
-
 /// The VM and what is around it.
 pub struct Lab {
     pub core: Process,
     pub serve: Process,
-    pub agent: AttachedAgent,
-    seen: watch::Receiver<Option<AttachedAgent>>,
-    _server: Server,
+    desk: Desk,
     /// The bucket of a lab with an S3 server.
     pub bucket: Option<Bucket>,
     // What runs in it ends with it, and only then its files go.
     pub namespace: Arc<Namespace>,
     pub folder: tempfile::TempDir,
+}
+
+impl Deref for Lab {
+    type Target = Desk;
+
+    fn deref(&self) -> &Desk {
+        &self.desk
+    }
 }
 
 /// Runs a scene on a lab; the thread of the test lives in the namespace of the VM.
@@ -134,67 +117,27 @@ impl Lab {
         fs::write(root.join("etc/passwd"), "serve:x:65534:65534:serve:/:/none\n").unwrap();
         let cache = root.join("var/cache/cloud");
         fs::create_dir_all(&cache).unwrap();
-        fs::write(
-            cache.join("cmdline"),
-            format!(
-                "template=domP type=secstorage host={SERVER} port=8250 name=s-2-VM zone=1 pod=1 guid=s-2-VM \
-                 resource=org.apache.cloudstack.storage.resource.NfsSecondaryStorageResource workers=5 \
-                 instance=SecStorage sslcopy=false role=templateProcessor mtu=1500 eth2ip=203.0.113.51 \
-                 eth2mask=255.255.255.0 gateway=203.0.113.1 eth0ip=169.254.1.2 eth0mask=255.255.0.0 \
-                 eth1ip=10.1.1.21 eth1mask=255.255.255.0 mgmtcidr=10.1.1.0/24 localgw=10.1.1.1 nfsVersion=null\n"
-            ),
-        )
-        .unwrap();
-        let authority = Authority::open(&root.join("ca"), "ca.suite", KeyKind::P256).unwrap();
-        let address: SocketAddr = format!("{SERVER}:8250").parse().unwrap();
-        let tls = ServerTls::new(
-            &authority,
-            vec![],
-            vec![address.ip()],
-            ClientPolicy { strict: false, allow_expired: true },
-            Revoked::default(),
-        );
-        let (sender, mut seen) = watch::channel(None);
-        let office = Arc::new(Office(sender));
-        let server = Server::bind(address, ServerConfig::default(), tls.unwrap(), office).await.unwrap();
+        fs::write(cache.join("cmdline"), boot_line()).unwrap();
+        let desk = Desk::open(root).await;
         let core = start(&namespace, root, "core");
         let serve = start(&namespace, root, "serve");
-        let came = tokio::time::timeout(LIMIT, seen.wait_for(Option::is_some)).await.is_ok();
-        assert!(came, "no agent came:\n{}", core.output());
-        let agent = seen.borrow().clone().unwrap();
-        Self { folder, core, serve, agent, seen, _server: server, bucket, namespace }
+        desk.joined().await;
+        Self { folder, core, serve, desk, bucket, namespace }
     }
 
     /// Kills the core and starts it again; waits until it is back.
     pub async fn restart_core(&mut self) {
+        let before = self.agent();
         self.core.kill();
         self.core = start(&self.namespace, self.folder.path(), "core");
-        self.agent.closed().await;
-        let mut seen = self.seen.clone();
-        let there = seen.wait_for(|a| a.as_ref().is_some_and(|a| !a.is_closed()));
-        let back = tokio::time::timeout(LIMIT, there).await.expect("the core comes back");
-        self.agent = back.unwrap().clone().unwrap();
+        before.closed().await;
+        self.joined().await;
     }
 
     /// Kills the serve process and starts it again.
     pub fn restart_serve(&mut self) {
         self.serve.kill();
         self.serve = start(&self.namespace, self.folder.path(), "serve");
-    }
-
-    /// Sends a command and waits for its answer.
-    pub async fn ask<C: Wire>(&self, command: &C) -> Message {
-        let options = SendOptions::default().within(LIMIT);
-        match self.agent.ask(Message::of(command).unwrap(), options).await {
-            Ok(answer) => answer,
-            Err(error) => panic!("{}: {error}\n{}\n{}", C::CLASS, self.core.output(), self.serve.output()),
-        }
-    }
-
-    /// The same where the class of the answer is certain.
-    pub async fn answer<C: Wire, A: Wire>(&self, command: &C) -> A {
-        let answer = self.ask(command).await;
-        answer.read().unwrap_or_else(|e| panic!("{e}: {:?}", answer.body))
     }
 
     /// An export as a command names it.
@@ -276,57 +219,6 @@ impl Lab {
             .collect();
         names.sort();
         names
-    }
-
-    /// Waits until so many percent of a download have arrived.
-    pub async fn arrived(&self, command: &DownloadCommand, job: &str, percent: u8) -> DownloadAnswer {
-        let start = std::time::Instant::now();
-        loop {
-            let answer = self.progress(command, job, "GET_STATUS").await;
-            if answer.download_pct >= percent {
-                return answer;
-            }
-            assert!(start.elapsed() < LIMIT, "{answer:?}\n{}", self.serve.output());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    /// Polls a download until it has ended.
-    pub async fn ended(&self, command: &DownloadCommand, job: &str) -> DownloadAnswer {
-        let start = std::time::Instant::now();
-        loop {
-            let answer = self.progress(command, job, "GET_STATUS").await;
-            match answer.download_status {
-                DownloadStatus::NotDownloaded | DownloadStatus::DownloadInProgress => {}
-                _ => return answer,
-            }
-            assert!(start.elapsed() < LIMIT, "{answer:?}\n{}", self.serve.output());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    /// One request about a download.
-    pub async fn progress(&self, command: &DownloadCommand, job: &str, request: &str) -> DownloadAnswer {
-        let command = DownloadProgressCommand {
-            job_id: Some(job.to_owned()),
-            request: Some(request.to_owned()),
-            download: command.clone(),
-        };
-        self.answer(&command).await
-    }
-
-    /// Downloads something to its end.
-    pub async fn download(&self, command: &DownloadCommand) -> DownloadAnswer {
-        let first: DownloadAnswer = self.answer(command).await;
-        match first.job_id.clone() {
-            Some(job)
-                if first.download_status == DownloadStatus::DownloadInProgress
-                    || first.error_string.as_deref() == Some(" ") =>
-            {
-                self.ended(command, &job).await
-            }
-            _ => first,
-        }
     }
 
     /// A command line as the shim gives it to the core: exit code and output.

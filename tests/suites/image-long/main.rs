@@ -1,10 +1,11 @@
-//! What takes long: a patch archive as large as the reference's, new roots, other formats.
+//! What takes long: a patch archive as large as the reference's, new roots, other formats, stores that fall silent.
 
 mod formats;
 #[path = "../image/lab.rs"]
 #[allow(dead_code)]
 mod lab;
 mod roots;
+mod stores;
 
 use std::fs;
 

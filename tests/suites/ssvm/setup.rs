@@ -135,7 +135,7 @@ fn unknown_commands_are_refused_and_the_check_tells() {
     in_lab(async |lab| {
         let unknown = Message { class: "com.cloud.agent.api.NoSuchCommand".into(), body: Default::default() };
         let options = common::channel::server::SendOptions::default().within(LIMIT);
-        let answer: UnsupportedAnswer = lab.agent.ask(unknown, options).await.unwrap().read().unwrap();
+        let answer: UnsupportedAnswer = lab.agent().ask(unknown, options).await.unwrap().read().unwrap();
         let text = answer.answer.details.unwrap();
         assert!(
             text.starts_with("Unsupported command issued: com.cloud.agent.api.NoSuchCommand.  Are you sure"),

@@ -46,7 +46,7 @@ pub enum StoreRole {
     Primary,
 }
 
-/// An NFS export: `nfs://<host>/<path>`.
+/// An NFS export, `nfs://<host>/<path>`, or a CIFS share, `cifs://<host>/<share>?user=…&password=…`.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NfsTO {
@@ -65,7 +65,7 @@ pub struct NfsTO {
 }
 
 impl fmt::Debug for NfsTO {
-    /// Shows the URL without its query, which carries the password of other schemes.
+    /// Shows the URL without its query, which carries the password of a share.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let url = self.url.as_deref().map(|u| u.split('?').next().unwrap_or_default());
         f.debug_struct("NfsTO").field("url", &url).field("role", &self.role).finish_non_exhaustive()
