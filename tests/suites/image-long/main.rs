@@ -1,4 +1,5 @@
-//! What takes long: a patch archive as large as the reference's, new roots, other formats, stores that fall silent.
+//! What takes long: a patch archive as large as the reference's, new roots, other formats, stores that fall silent, and
+//! downloads over restarts.
 
 mod formats;
 #[path = "../image/lab.rs"]

@@ -132,8 +132,13 @@ impl Machine {
     /// Restarts the VM in order; waits until it has joined.
     pub async fn restart(&mut self) {
         let next = self.desk.next();
-        if let Some(vm) = &mut self.vm {
-            vm.restart("TRIVIUM-READY role=ssvm", STEP);
+        // The management server goes on meanwhile.
+        if let Some(mut vm) = self.vm.take() {
+            let restarted = tokio::task::spawn_blocking(move || {
+                vm.restart("TRIVIUM-READY role=ssvm", STEP);
+                vm
+            });
+            self.vm = Some(restarted.await.expect("a restart"));
         }
         next.await;
     }
