@@ -457,16 +457,15 @@ fn leak() {
 
 /// Memory of both halves once it falls no more, KiB: it is given back within seconds, as the processes go on.
 async fn settled(lab: &Lab) -> f64 {
-    let mut last = lab.memory();
-    for _ in 0..12 {
-        tokio::time::sleep(Duration::from_secs(5)).await;
+    let (mut least, mut since) = (lab.memory(), Instant::now());
+    while since.elapsed() < Duration::from_secs(15) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
         let now = lab.memory();
-        if now + 256 >= last {
-            return now as f64;
+        if now + 256 < least {
+            (least, since) = (now, Instant::now());
         }
-        last = now;
     }
-    last as f64
+    lab.memory() as f64
 }
 
 /// Connections of each kind that go no further: TCP alone, the beginning of TLS, half a request, a websocket that never

@@ -86,7 +86,7 @@ fn thousands_of_servers_and_clients_do_no_harm_to_others() {
         let token = lab.announced(5901, |_| {}).await;
         let (mut viewer, _) = Viewer::shown(&token).await;
         for round in 1..=5 {
-            hostile::servers(lab, round * 1000..round * 1000 + 800).await;
+            hostile::servers(lab, round * 1000..round * 1000 + 400).await;
             viewer.picture().await;
             hostile::clients(lab, 5901, round * 1000..round * 1000 + 800).await;
             viewer.picture().await;

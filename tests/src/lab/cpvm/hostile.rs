@@ -369,7 +369,9 @@ impl Before {
         until("their descriptors are closed", LIMIT, async || lab.descriptors() <= self.descriptors).await;
         if ended > 0 {
             assert_eq!(lab.connections_to(port), 0);
-            until("each end is reported", LIMIT, async || {
+            // A report names twenty of them at most.
+            let long = LIMIT + Duration::from_millis(ended as u64 * 400);
+            until("each end is reported", long, async || {
                 lab.management.removed().len() == self.removed + ended
             })
             .await;
