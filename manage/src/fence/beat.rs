@@ -1,16 +1,14 @@
-//! A beat: one datagram from one who has a vote to another. It says who was heard when, so that the other one
-//! knows whether it is heard, too, and what has been heard of others. It is JSON behind an HMAC-SHA256 with the key
-//! of the pair.
-
-use std::collections::BTreeMap;
+//! A beat: one datagram of which one side at least has a vote. It says which beat of the other side was heard last, so
+//! that this one knows whether it is heard, too; to the manager one with a vote says as well when each host was heard.
+//! It is JSON behind an HMAC-SHA256 with the key of the pair.
 
 use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign, verify};
 use serde::{Deserialize, Serialize};
 
 /// Bytes of the HMAC.
 const SUM: usize = 32;
-/// Longest datagram.
-pub(crate) const LIMIT: usize = 16 * 1024;
+/// Longest datagram: some 10 bytes for each host.
+pub(crate) const LIMIT: usize = 32 * 1024;
 
 /// What one says to another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,20 +26,11 @@ pub(crate) struct Beat {
     pub(crate) age: u64,
     /// Which list of votes the sender goes by.
     pub(crate) generation: String,
-    /// The last beat heard of each other one.
-    pub(crate) heard: BTreeMap<String, Heard>,
-}
-
-/// The last beat heard of somebody.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Heard {
-    /// Its run.
-    pub(crate) run: u64,
-    /// Its number.
-    pub(crate) number: u64,
-    /// Milliseconds since then.
-    pub(crate) age: u64,
+    /// Run and number of the last beat heard of the other side.
+    pub(crate) heard: Option<(u64, u64)>,
+    /// Milliseconds since each host was heard, in the order of [`super::Roll::hosts`]; -1 for one that never was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ages: Vec<i64>,
 }
 
 fn key(hex: &str) -> Key {
@@ -95,7 +84,8 @@ mod tests {
             number: 9,
             age: 9_000,
             generation: "g".into(),
-            heard: BTreeMap::from([("h2".into(), Heard { run: 1, number: 2, age: 3 })]),
+            heard: Some((1, 2)),
+            ages: vec![-1, 3],
         }
     }
 

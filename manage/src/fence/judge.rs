@@ -29,5 +29,5 @@ pub(crate) fn judge(links: &Links, name: &str, now: Moment) -> Verdict {
         return Verdict::Lives { silent };
     }
     let heard = links.heard_votes(now);
-    if heard * 2 < links.roll().votes() { Verdict::Unknown { heard } } else { Verdict::Lost }
+    if heard * 2 < links.votes() { Verdict::Unknown { heard } } else { Verdict::Lost }
 }

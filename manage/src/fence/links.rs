@@ -5,18 +5,18 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    MANAGER, Moment, Roll, Timing,
-    beat::{Beat, Heard},
-};
+use super::{MANAGER, Moment, Roll, Timing, beat::Beat};
 
 /// Beats whose times are remembered: those that a link can still hang on, and some.
 const REMEMBERED: usize = 16;
 
-/// What one who has a vote knows of the others.
+/// What one knows of the others.
 #[derive(Debug, Clone)]
 pub(crate) struct Links {
     roll: Roll,
+    votes: usize,
+    /// All hosts, where this is the manager or has a vote.
+    hosts: Vec<String>,
     run: u64,
     begun: Moment,
     number: u64,
@@ -34,9 +34,9 @@ pub(crate) struct Other {
     heard: Option<Moment>,
     /// When the beat of ours was sent that it acknowledged last.
     acknowledged: Option<Moment>,
-    /// Its last word on whom it has heard: the time of each, and of the beginning of its run before which it knows
-    /// nothing. Never earlier than it was.
-    says: BTreeMap<String, Moment>,
+    /// Its last word on when it has heard each host, and the beginning of its run before which it knows nothing.
+    /// Never earlier than it was. Without a word there is nothing that it has not heard.
+    says: Option<Vec<Option<Moment>>>,
     begun: Moment,
     /// Which list of votes it goes by.
     generation: String,
@@ -46,7 +46,9 @@ impl Links {
     /// Nobody has been heard yet. A later run of the same one has a greater number.
     pub(crate) fn new(roll: Roll, run: u64, now: Moment) -> Self {
         let others = roll.others.iter().map(|member| (member.name.clone(), Other::default())).collect();
-        Self { roll, run, begun: now, number: 0, sent: VecDeque::new(), others }
+        let hosts = if roll.votes { roll.hosts() } else { Vec::new() };
+        let votes = roll.votes();
+        Self { roll, votes, hosts, run, begun: now, number: 0, sent: VecDeque::new(), others }
     }
 
     /// The list of votes.
@@ -54,17 +56,18 @@ impl Links {
         &self.roll
     }
 
-    /// The next beat, for all others but for their names.
+    /// Number of votes.
+    pub(crate) fn votes(&self) -> usize {
+        self.votes
+    }
+
+    /// The next beat, but for what is another one's alone.
     fn next(&mut self, now: Moment) -> Beat {
         self.number += 1;
         self.sent.push_back((self.number, now));
         if self.sent.len() > REMEMBERED {
             self.sent.pop_front();
         }
-        let heard = self.others.iter().filter_map(|(name, other)| {
-            let (run, number) = other.last;
-            Some((name.clone(), Heard { run, number, age: millis(now.saturating_sub(other.heard?)) }))
-        });
         Beat {
             from: self.roll.me.clone(),
             to: String::new(),
@@ -72,8 +75,18 @@ impl Links {
             number: self.number,
             age: millis(now.saturating_sub(self.begun)),
             generation: self.roll.generation.clone(),
-            heard: heard.collect(),
+            heard: None,
+            ages: Vec::new(),
         }
+    }
+
+    /// How long ago each host was heard.
+    fn ages(&self, now: Moment) -> Vec<i64> {
+        let age = |name: &String| {
+            let heard = self.others.get(name)?.heard?;
+            i64::try_from(now.saturating_sub(heard).as_millis()).ok()
+        };
+        self.hosts.iter().map(|name| age(name).unwrap_or(-1)).collect()
     }
 
     /// What is to be sent to each other one.
@@ -81,6 +94,9 @@ impl Links {
         let mut beat = self.next(now);
         let datagram = |member: &super::Member| {
             beat.to.clone_from(&member.name);
+            let other = self.others.get(&member.name);
+            beat.heard = other.filter(|other| other.heard.is_some()).map(|other| other.last);
+            beat.ages = if member.name == MANAGER { self.ages(now) } else { Vec::new() };
             (member.at, beat.write(&member.key))
         };
         self.roll.others.iter().map(datagram).collect()
@@ -107,12 +123,12 @@ impl Links {
         other.heard = Some(now);
         other.generation.clone_from(&beat.generation);
         other.begun = now.saturating_sub(Duration::from_millis(beat.age));
-        let said = beat.heard.iter().filter(|(name, _)| **name != self.roll.me);
-        other.says = said
-            .map(|(name, heard)| (name.clone(), now.saturating_sub(Duration::from_millis(heard.age))))
-            .collect();
-        if let Some(mine) = beat.heard.get(&self.roll.me).filter(|heard| heard.run == self.run)
-            && let Some((_, sent)) = self.sent.iter().find(|(number, _)| *number == mine.number)
+        // By another list the places mean other hosts.
+        let same = beat.generation == self.roll.generation && beat.ages.len() == self.hosts.len();
+        let at = |age: &i64| Some(now.saturating_sub(Duration::from_millis(u64::try_from(*age).ok()?)));
+        other.says = same.then(|| beat.ages.iter().map(at).collect());
+        if let Some((_, mine)) = beat.heard.filter(|(run, _)| *run == self.run)
+            && let Some((_, sent)) = self.sent.iter().find(|(number, _)| *number == mine)
         {
             other.acknowledged = other.acknowledged.max(Some(*sent));
         }
@@ -127,12 +143,17 @@ impl Links {
 
     /// How many votes this one hears, its own among them.
     pub(crate) fn heard_votes(&self, now: Moment) -> usize {
-        1 + self.others.keys().filter(|name| self.hears(name, now)).count()
+        usize::from(self.roll.votes) + self.voters().filter(|name| self.hears(name, now)).count()
+    }
+
+    /// The others that have a vote.
+    fn voters(&self) -> impl Iterator<Item = &String> {
+        self.roll.others.iter().filter(|member| member.votes).map(|member| &member.name)
     }
 
     /// Whether a host holds: see the module above.
     pub(crate) fn holds(&self, now: Moment) -> bool {
-        self.hears(MANAGER, now) || self.heard_votes(now) * 2 > self.roll.votes()
+        self.hears(MANAGER, now) || self.heard_votes(now) * 2 > self.votes
     }
 
     /// Whether another one goes by the same list of votes, as far as is known.
@@ -140,12 +161,16 @@ impl Links {
         self.others.get(name).is_some_and(|other| other.generation == self.roll.generation)
     }
 
-    /// The last proof that another one lived, from itself or from one whom this one hears now. Before this run, and
-    /// before the run of one who is heard, nothing is known: then it may have lived.
+    /// The last proof that a host lived, from itself or from one with a vote whom this one hears now. Before this run,
+    /// and before the run of one who is heard, nothing is known: then it may have lived.
     pub(crate) fn last_life(&self, name: &str, now: Moment) -> Moment {
         let own = self.others.get(name).and_then(|other| other.heard);
-        let told = self.others.iter().filter(|(other, _)| *other != name && self.hears(other, now));
-        let told = told.map(|(_, other)| other.says.get(name).copied().unwrap_or_default().max(other.begun));
+        let place = self.hosts.binary_search_by(|host| host.as_str().cmp(name)).ok();
+        let told = self.voters().filter(|other| *other != name && self.hears(other, now)).map(|other| {
+            let Some(other) = self.others.get(other) else { return now };
+            let (Some(says), Some(place)) = (&other.says, place) else { return now };
+            says.get(place).copied().flatten().unwrap_or_default().max(other.begun)
+        });
         told.chain(own).fold(self.begun, Moment::max)
     }
 }

@@ -1,8 +1,8 @@
 //! No system VM runs twice, whatever becomes of hosts, links and the manager.
 //!
-//! Each host and the manager have a vote. They send each other beats ([`beat`]) and know of each other whom
-//! they hear both ways ([`links`]). A host holds as long as it hears the manager, or, with itself, more than half
-//! of all votes. One that has not held for [`Timing::fence`] ends its own system VMs, by a process of its own
+//! The manager and the first [`VOTERS`] hosts of the zone file have a vote each. They send beats ([`beat`]) to each
+//! other and to all other hosts, get theirs, and know whom they hear both ways ([`links`]). A host holds as long as it
+//! hears the manager, or more than half of all votes, its own counted where it has one. One that has not held for [`Timing::fence`] ends its own system VMs, by a process of its own
 //! ([`guard`]). The manager takes a host for lost only where it hears at least half of all votes and neither it nor
 //! anyone whom it hears has heard that host for so long that its guard must have acted ([`judge`]): among any two
 //! such halves there is one who is in both, and would have told.
@@ -27,8 +27,11 @@ pub(crate) const GUARD_PORT: u16 = 8252;
 pub(crate) const MANAGER_PORT: u16 = 8253;
 /// The manager's name among those who have a vote. No host can have it: names of hosts have no blank.
 pub(crate) const MANAGER: &str = "the manager";
+/// Hosts that have a vote. With more of them everybody would talk to everybody, and no split that can happen would be
+/// decided otherwise.
+pub(crate) const VOTERS: usize = 15;
 /// Most hosts in a zone, so that a beat fits into one datagram.
-pub(crate) const MOST_HOSTS: usize = 64;
+pub(crate) const MOST_HOSTS: usize = 2_048;
 
 /// Time since the machine's boot, also of what it slept (CLOCK_BOOTTIME).
 pub(crate) type Moment = Duration;
@@ -65,7 +68,7 @@ impl Timing {
     }
 }
 
-/// One who has a vote, as another one reaches it. Its Debug form has no key.
+/// The manager or a host, as another one reaches it. Its Debug form has no key.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Member {
@@ -75,6 +78,14 @@ pub(crate) struct Member {
     pub(crate) at: SocketAddrV4,
     /// What only these two know, in hex.
     pub(crate) key: String,
+    /// It has a vote.
+    #[serde(default = "has_vote")]
+    pub(crate) votes: bool,
+}
+
+/// What a list says that was written when all hosts had a vote.
+fn has_vote() -> bool {
+    true
 }
 
 impl std::fmt::Debug for Member {
@@ -83,7 +94,7 @@ impl std::fmt::Debug for Member {
     }
 }
 
-/// Who has a vote, as the manager tells one of them.
+/// Who has a vote, as the manager tells one of them, or one who has none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Roll {
@@ -95,14 +106,25 @@ pub(crate) struct Roll {
     pub(crate) generation: String,
     /// [`Timing::fence`] in seconds.
     pub(crate) fence_seconds: u64,
-    /// All others.
+    /// This one has a vote.
+    #[serde(default = "has_vote")]
+    pub(crate) votes: bool,
+    /// All others; for one without a vote those who have one.
     pub(crate) others: Vec<Member>,
 }
 
 impl Roll {
     /// Number of votes.
     pub(crate) fn votes(&self) -> usize {
-        self.others.len() + 1
+        self.others.iter().filter(|member| member.votes).count() + usize::from(self.votes)
+    }
+
+    /// The names of all hosts that one with a vote tells of, in an order that is the same for all with this list.
+    pub(crate) fn hosts(&self) -> Vec<String> {
+        let others = self.others.iter().map(|member| &member.name).chain(std::iter::once(&self.me));
+        let mut names: Vec<String> = others.filter(|name| *name != MANAGER).cloned().collect();
+        names.sort();
+        names
     }
 
     /// How long things last.
@@ -128,20 +150,26 @@ pub(crate) fn rolls(
     let hosts = hosts.iter().map(|(name, address)| (name.clone(), SocketAddrV4::new(*address, GUARD_PORT)));
     let all: Vec<(String, SocketAddrV4)> = std::iter::once(manager).chain(hosts).collect();
     let words: Vec<String> = all.iter().map(|(name, at)| format!("{name} {at}")).collect();
-    let mut generation = beat::sum(secret, &format!("roll {fence_seconds} {}", words.join(", ")));
+    let mut generation = beat::sum(secret, &format!("roll {fence_seconds} {VOTERS} {}", words.join(", ")));
     generation.truncate(16);
-    let roll = |(me, at): &(String, SocketAddrV4)| {
-        let others = all.iter().filter(|(name, _)| name != me).map(|(name, at)| {
+    // The manager is the first.
+    let has_vote = |place: usize| place <= VOTERS;
+    let roll = |(mine, (me, at)): (usize, &(String, SocketAddrV4))| {
+        let votes = has_vote(mine);
+        let heard = all.iter().enumerate().filter(|(place, _)| *place != mine && (votes || has_vote(*place)));
+        let others = heard.map(|(place, (name, at))| {
             let pair = if me < name { format!("{me}|{name}") } else { format!("{name}|{me}") };
-            Member { name: name.clone(), at: *at, key: beat::sum(secret, &format!("pair {pair}")) }
+            let key = beat::sum(secret, &format!("pair {pair}"));
+            Member { name: name.clone(), at: *at, key, votes: has_vote(place) }
         });
         Roll {
             me: me.clone(),
             at: *at,
             generation: generation.clone(),
             fence_seconds,
+            votes,
             others: others.collect(),
         }
     };
-    all.iter().map(roll).collect()
+    all.iter().enumerate().map(roll).collect()
 }

@@ -35,6 +35,11 @@ struct Sim {
 
 impl Sim {
     fn new(hosts: usize) -> Self {
+        Self::placed(hosts, 1)
+    }
+
+    /// With the VM on that host.
+    fn placed(hosts: usize, placed: usize) -> Self {
         let names: Vec<_> = (1..=hosts)
             .map(|n| (format!("h{n}"), Ipv4Addr::new(192, 0, 2, u8::try_from(n).unwrap())))
             .collect();
@@ -49,14 +54,14 @@ impl Sim {
             wire: VecDeque::new(),
             delay: Duration::ZERO,
             runs: vec![false; hosts + 1],
-            placed: 1,
+            placed,
             runs_of_guards: 1,
             moves: 0,
             rolls,
         };
         sim.pass(Duration::from_secs(5));
         assert!(sim.words[1..].iter().all(|word| word.holds));
-        sim.runs[1] = true;
+        sim.runs[placed] = true;
         sim
     }
 
@@ -156,6 +161,77 @@ fn every_split_of_a_manager_and_three_hosts() {
         sim.pass(Duration::from_secs(60));
         assert_eq!(sim.runs.iter().filter(|runs| **runs).count(), 1, "split {side:04b}, healed");
     }
+}
+
+/// The last host of 17 has no vote; the first 15 and the manager have one each.
+#[test]
+fn a_host_without_a_vote_is_judged_as_the_others_are() {
+    const LAST: usize = VOTERS + 2;
+    let voters = |count: usize| ((1_u32 << count) - 1) << 1;
+    // Who is with the host, whether it keeps its VM, and whether that is moved.
+    for (with, keeps, moves) in [
+        (0, false, 1),
+        (1 << (VOTERS + 1), false, 1),
+        // Eight of sixteen votes are not more than half, and the manager hears the others.
+        (voters(8), false, 1),
+        (voters(9), true, 0),
+        (voters(VOTERS), true, 0),
+    ] {
+        let mut sim = Sim::placed(LAST, LAST);
+        assert_eq!(
+            (sim.rolls[LAST].votes(), sim.rolls[LAST].votes, sim.rolls[LAST].others.len()),
+            (16, false, 16)
+        );
+        assert_eq!((sim.rolls[0].votes(), sim.rolls[1].votes()), (16, 16));
+        sim.split(with | 1 << LAST);
+        sim.pass(Duration::from_secs(40));
+        assert_eq!((sim.runs[LAST], sim.moves), (keeps, moves), "with {with:b}");
+        sim.split(0);
+        sim.pass(Duration::from_secs(20));
+        assert_eq!(sim.runs.iter().filter(|runs| **runs).count(), 1, "with {with:b}, healed");
+    }
+}
+
+#[test]
+fn one_who_goes_by_another_list_gives_no_host_up() {
+    let mut sim = Sim::new(3);
+    // The second host has a list with fewer hosts: its places are others.
+    let names: Vec<_> =
+        (1..=2).map(|n| (format!("h{n}"), Ipv4Addr::new(192, 0, 2, u8::try_from(n).unwrap()))).collect();
+    let older = rolls("secret", Ipv4Addr::new(192, 0, 2, 100), &names, FENCE);
+    sim.runs_of_guards = 9;
+    sim.links[2] = Links::new(older[2].clone(), 9, sim.now);
+    sim.split(1 << 1);
+    sim.pass(Duration::from_secs(60));
+    assert!(sim.links[0].hears("h2", sim.now) && !sim.links[0].agrees("h2"));
+    assert!(matches!(judge(&sim.links[0], "h1", sim.now), Verdict::Lives { .. }));
+    assert_eq!(sim.moves, 0);
+    sim.begin_again(2);
+    sim.pass(Duration::from_secs(60));
+    assert_eq!(sim.moves, 1, "by the same list it is lost");
+}
+
+#[test]
+fn the_largest_zone_fits_into_a_beat() {
+    let names: Vec<_> = (0..MOST_HOSTS)
+        .map(|n| (format!("{n:0>63}"), Ipv4Addr::from(0x0a00_0000 + u32::try_from(n).unwrap())))
+        .collect();
+    let all = rolls("secret", Ipv4Addr::new(192, 0, 2, 100), &names, FENCE);
+    let now = Duration::from_secs(3_000_000);
+    let mut manager = Links::new(all[0].clone(), u64::MAX / 2, now);
+    let mut first = Links::new(all[1].clone(), u64::MAX / 2, now);
+    for roll in &all[2..] {
+        let mut other = Links::new(roll.clone(), u64::MAX / 2, now);
+        let beats = other.beats(now);
+        let (_, datagram) = beats.iter().find(|(at, _)| *at == all[1].at).unwrap();
+        assert!(first.receive(datagram, now));
+    }
+    // All of them were heard a month ago.
+    let late = now + Duration::from_secs(30 * 24 * 3600);
+    let beats = first.beats(late);
+    let (_, datagram) = beats.iter().find(|(at, _)| *at == all[0].at).unwrap();
+    assert!(datagram.len() <= beat::LIMIT, "{}", datagram.len());
+    assert!(manager.receive(datagram, late));
 }
 
 #[test]
