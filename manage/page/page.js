@@ -37,8 +37,8 @@ function show(status) {
   document.title = `Zone ${status.zone}`;
   document.getElementById('zone').textContent = `Zone ${status.zone}`;
   const state = document.getElementById('state');
-  state.textContent = status.ready ? 'ready' : 'not ready';
-  state.className = status.ready ? 'word-good' : 'word-bad';
+  state.textContent = status.trouble || (status.ready ? 'ready' : 'not ready');
+  state.className = status.ready && !status.trouble ? 'word-good' : 'word-bad';
   const boxes = status.hosts.map((host) => {
     const up = host.up ? `up, last ping ${host.last_ping} s ago` : 'not connected';
     const vms = status.vms.filter((vm) => vm.host === host.name);

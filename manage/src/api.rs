@@ -122,6 +122,44 @@ pub(crate) enum Request {
         /// Name of the host.
         host: String,
     },
+    /// Refuses the certificates of a host or system VM from now on.
+    Revoke {
+        /// Name of the host, or instance name.
+        name: String,
+    },
+    /// Gives a host or system VM a new certificate.
+    Renew {
+        /// Name of the host, or instance name.
+        name: String,
+    },
+}
+
+impl Request {
+    /// Whether it changes what the manager remembers.
+    pub(crate) fn changes(&self) -> bool {
+        match self {
+            Self::VmStop { .. }
+            | Self::VmStart { .. }
+            | Self::TemplateRegister { .. }
+            | Self::HostToken { .. }
+            | Self::Apply { .. }
+            | Self::HostOff { .. }
+            | Self::HostDrain { .. }
+            | Self::HostResume { .. }
+            | Self::Revoke { .. }
+            | Self::Renew { .. } => true,
+            Self::Status
+            | Self::VmReboot { .. }
+            | Self::RouterPush { .. }
+            | Self::RouterDiff { .. }
+            | Self::Run { .. }
+            | Self::TemplateList
+            | Self::SnapshotCopy { .. }
+            | Self::ConsoleUrl { .. }
+            | Self::Events { .. }
+            | Self::Plan => false,
+        }
+    }
 }
 
 /// What comes back.
@@ -143,6 +181,9 @@ pub(crate) struct Status {
     pub(crate) zone: String,
     /// Everything that shall run is ready, and all stores are attached.
     pub(crate) ready: bool,
+    /// What is wrong with the manager itself, and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) trouble: Option<String>,
     /// Hosts.
     pub(crate) hosts: Vec<HostStatus>,
     /// VMs.

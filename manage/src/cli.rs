@@ -136,6 +136,21 @@ pub(crate) enum Command {
         #[command(flatten)]
         to: To,
     },
+    /// Refuse the certificates of a host or system VM from now on, and close its connection. A host joins again with a
+    /// new file (`manage host-token`); a system VM is given a new certificate at once.
+    Revoke {
+        /// Name of the host in the zone file, or instance name of the VM.
+        name: String,
+        #[command(flatten)]
+        to: To,
+    },
+    /// Give a host or system VM a new certificate now. By itself that happens 30 days before the old one ends.
+    Renew {
+        /// Name of the host in the zone file, or instance name of the VM.
+        name: String,
+        #[command(flatten)]
+        to: To,
+    },
     /// Take a drained host into service again.
     HostResume {
         /// Name of the host in the zone file.

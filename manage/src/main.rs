@@ -9,6 +9,7 @@ mod db;
 mod fence;
 mod host;
 mod ids;
+mod index;
 mod machine;
 mod plan;
 mod router;
@@ -58,6 +59,8 @@ fn main() -> ExitCode {
         Command::HostToken { host, to } => client::host_token(host, &to).map_err(text),
         Command::HostOff { host, to } => client::host_word(Request::HostOff { host }, &to).map_err(text),
         Command::HostDrain { host, to } => client::host_word(Request::HostDrain { host }, &to).map_err(text),
+        Command::Revoke { name, to } => client::host_word(Request::Revoke { name }, &to).map_err(text),
+        Command::Renew { name, to } => client::host_word(Request::Renew { name }, &to).map_err(text),
         Command::HostResume { host, to } => {
             client::host_word(Request::HostResume { host }, &to).map_err(text)
         }

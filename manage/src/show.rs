@@ -84,6 +84,9 @@ pub(crate) fn event(event: &Event) -> String {
 pub(crate) fn status(status: &Status) -> String {
     let ready = if status.ready { "ready" } else { "not ready" };
     let mut text = format!("zone {}: {ready}\n\n", status.zone);
+    if let Some(trouble) = &status.trouble {
+        text.push_str(&format!("{trouble}\n\n"));
+    }
     let mut rows = vec![row(["HOST", "ADDRESS", "STATE"])];
     for host in &status.hosts {
         let mut state = match host.last_ping {

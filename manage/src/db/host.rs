@@ -1,5 +1,7 @@
 //! Hosts: whether one is lost or drained, and by which list of votes it has held.
 
+use std::collections::BTreeMap;
+
 use rusqlite::OptionalExtension;
 
 use super::{Db, DbError, now};
@@ -25,6 +27,16 @@ impl Db {
             })
             .optional()?;
         Ok(row.unwrap_or_default())
+    }
+
+    /// What is remembered of all hosts, by name.
+    pub(crate) fn hosts(&self) -> Result<BTreeMap<String, HostRow>, DbError> {
+        let connection = self.get();
+        let mut statement = connection.prepare_cached("SELECT name, generation, lost, drained FROM host")?;
+        let rows = statement.query_map((), |row| {
+            Ok((row.get(0)?, HostRow { generation: row.get(1)?, lost: row.get(2)?, drained: row.get(3)? }))
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// Remembers by which list of votes a host's guard was heard.

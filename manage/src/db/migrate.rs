@@ -98,6 +98,11 @@ CREATE TABLE counter (
     value INTEGER NOT NULL
 ) STRICT;
 ",
+    "
+ALTER TABLE certificate ADD COLUMN expires INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE certificate ADD COLUMN revoked INTEGER;
+CREATE INDEX certificate_owner ON certificate (owner);
+",
 ];
 
 /// Runs the steps that this database has not seen, each in its own transaction.

@@ -3,6 +3,7 @@
 //! One manager at a time works on it (a lock file sees to that). A change is one transaction; a
 //! newer program brings an older database up to date when it opens it.
 
+mod care;
 mod console;
 mod host;
 mod migrate;
@@ -14,12 +15,12 @@ mod vm;
 use std::{
     fs::{File, OpenOptions},
     os::unix::fs::OpenOptionsExt,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
 use crate::api::Event;
 
@@ -47,7 +48,32 @@ pub(crate) enum DbError {
     },
     /// SQLite said no.
     #[error("Database: {0}")]
-    Sql(#[from] rusqlite::Error),
+    Sql(rusqlite::Error),
+    /// There is no room for a change.
+    #[error(
+        "The disk with manage.db, in the manager's state folder, is full ({0}): nothing was changed. VMs run on as they \
+         are; make room there, and the manager goes on by itself"
+    )]
+    Full(String),
+    /// The file is not as SQLite left it.
+    #[error(
+        "manage.db, in the manager's state folder, is damaged ({0}): nothing was changed. VMs run on as they are; start \
+         `manage serve` again, and it takes the copy beside it"
+    )]
+    Damaged(String),
+    /// There is no whole database to start with.
+    #[error(
+        "{path} is damaged ({wrong}), and {advice}. Nothing was changed; VMs run on as they are, and hosts try to reach \
+         the manager. Put back a copy of the state folder, or what `sqlite3 {path} .recover` finds"
+    )]
+    Lost {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        wrong: String,
+        /// What is wrong with its copy.
+        advice: String,
+    },
     /// A newer program wrote it.
     #[error("Database has version {found}, this program knows up to {known}; use the newer program")]
     Newer {
@@ -69,9 +95,25 @@ pub(crate) enum DbError {
     Exhausted(String),
 }
 
+impl From<rusqlite::Error> for DbError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full(error.to_string()),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(error.to_string()),
+            _ => Self::Sql(error),
+        }
+    }
+}
+
 /// The open database.
 pub(crate) struct Db {
     connection: Mutex<Connection>,
+    /// Where it lies; none in memory.
+    file: Option<PathBuf>,
+    /// One copy at a time.
+    copying: Mutex<()>,
+    /// What was done when it was found damaged.
+    mended: Option<String>,
     /// Held while the manager runs.
     _lock: Option<File>,
 }
@@ -90,13 +132,19 @@ impl Db {
         if lock.try_lock().is_err() {
             return Err(DbError::Locked(state.display().to_string()));
         }
-        let path = state.join("manage.db");
+        let path = care::file(state);
+        let mended = care::look(state)?;
         // The file holds keys: nobody else may read it, from its first byte on.
         OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(fail)?;
         let connection = Connection::open(&path)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
-        Self::prepare(connection, Some(lock))
+        Ok(Self { file: Some(path), mended, ..Self::prepare(connection, Some(lock))? })
+    }
+
+    /// What was done about a damaged database when this one was opened.
+    pub(crate) fn mended(&self) -> Option<&str> {
+        self.mended.as_deref()
     }
 
     /// A database that lives as long as the value, for tests.
@@ -109,7 +157,14 @@ impl Db {
         connection.busy_timeout(Duration::from_secs(5))?;
         connection.pragma_update(None, "foreign_keys", true)?;
         migrate::run(&mut connection)?;
-        Ok(Self { connection: Mutex::new(connection), _lock: lock })
+        connection.set_prepared_statement_cache_capacity(64);
+        Ok(Self {
+            connection: Mutex::new(connection),
+            file: None,
+            copying: Mutex::new(()),
+            mended: None,
+            _lock: lock,
+        })
     }
 
     /// The connection; every statement is short.
@@ -119,10 +174,13 @@ impl Db {
 
     /// Writes down that something happened; the last [`EVENTS`] are kept.
     pub(crate) fn event(&self, subject: &str, text: &str) -> Result<(), DbError> {
-        let connection = self.get();
-        connection
-            .execute("INSERT INTO event (at, subject, text) VALUES (?1, ?2, ?3)", (now(), subject, text))?;
-        connection.execute("DELETE FROM event WHERE id <= (SELECT max(id) FROM event) - ?1", [EVENTS])?;
+        let mut connection = self.get();
+        let transaction = connection.transaction()?;
+        let sql = "INSERT INTO event (at, subject, text) VALUES (?1, ?2, ?3)";
+        transaction.prepare_cached(sql)?.execute((now(), subject, text))?;
+        let sql = "DELETE FROM event WHERE id <= (SELECT max(id) FROM event) - ?1";
+        transaction.prepare_cached(sql)?.execute([EVENTS])?;
+        transaction.commit()?;
         Ok(())
     }
 

@@ -125,10 +125,30 @@ fn a_peer_keeps_its_id() {
 fn a_certificate_is_known_by_its_serial_number() {
     let db = Db::in_memory().unwrap();
     assert!(!db.has_certificate("h1").unwrap());
-    db.issued("00AB12", "h1").unwrap();
+    db.issued("00AB12", "h1", 7).unwrap();
     assert_eq!(db.certificate_owner("ab12").unwrap().as_deref(), Some("h1"));
     assert_eq!(db.certificate_owner("ab13").unwrap(), None);
     assert!(db.has_certificate("h1").unwrap());
+}
+
+#[test]
+fn revoked_certificates_stay_known_and_are_not_renewed() {
+    let db = Db::in_memory().unwrap();
+    db.take_zone(&example()).unwrap();
+    db.certified(2, "start").unwrap();
+    assert_eq!(db.certificate_end("s-2-VM").unwrap(), None);
+    for (serial, end) in [("a1", 7), ("a2", 9)] {
+        db.issued(serial, "s-2-VM", end).unwrap();
+    }
+    db.issued("b1", "h1", 8).unwrap();
+    assert_eq!(db.certificate_end("s-2-VM").unwrap(), Some(9));
+    assert_eq!(db.revoke("s-2-VM").unwrap(), 2);
+    assert_eq!(db.revoke("s-2-VM").unwrap(), 0);
+    assert_eq!(db.certificate_end("s-2-VM").unwrap(), None);
+    assert_eq!(db.revoked().unwrap(), ["a1", "a2"]);
+    assert_eq!(db.vms().unwrap()[1].certificate_for, "", "it is given a new one");
+    assert_eq!(db.certificate_owner("a1").unwrap().as_deref(), Some("s-2-VM"));
+    assert_eq!(db.certificate_end("h1").unwrap(), Some(8));
 }
 
 #[test]

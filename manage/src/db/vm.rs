@@ -1,9 +1,12 @@
 //! VMs: their numbers, names, addresses and passwords, given out once and then kept.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use common::command::host::Traffic;
-use rusqlite::{Connection, Row, Transaction};
+use rusqlite::{Row, Transaction};
 
 use super::{Db, DbError, secret::random_word};
 use crate::{
@@ -50,7 +53,7 @@ impl Kind {
 }
 
 /// What in the zone file a VM is for.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Owner {
     /// The network of that name.
     Network(String),
@@ -232,12 +235,34 @@ impl Db {
     /// All VMs by number, those removed too.
     pub(crate) fn vms(&self) -> Result<Vec<Vm>, DbError> {
         let connection = self.get();
-        let mut statement = connection.prepare(
-            "SELECT id, owner, name, kind, uuid, vnc_password, keystore_password, wanted, host, certificate_for,
-             configured_for, applied, password_sent FROM vm ORDER BY id",
-        )?;
-        let rows = statement.query_map((), |row| Ok(read(&connection, row)))?;
+        let mut nics: BTreeMap<i64, Vec<NicRow>> = BTreeMap::new();
+        let mut statement = connection
+            .prepare_cached("SELECT vm, device, traffic, mac, address FROM nic ORDER BY vm, device")?;
+        let mut rows = statement.query(())?;
+        while let Some(row) = rows.next()? {
+            nics.entry(row.get(0)?).or_default().push(nic(row)?);
+        }
+        let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM vm ORDER BY id"))?;
+        let rows =
+            statement.query_map((), |row| Ok(read(row, nics.remove(&row.get(0)?).unwrap_or_default())))?;
         rows.map(|row| row?).collect()
+    }
+
+    /// The VM that an operator names: by its instance name or, for a guest, its own.
+    pub(crate) fn vm(&self, name: &str) -> Result<Option<Vm>, DbError> {
+        let connection = self.get();
+        let sql = format!("SELECT {COLUMNS} FROM vm WHERE name = ?1 OR owner = ?2 ORDER BY id");
+        let mut statement = connection.prepare_cached(&sql)?;
+        let mut rows = statement.query((name, Owner::Guest(name.to_owned()).text()))?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let sql = "SELECT vm, device, traffic, mac, address FROM nic WHERE vm = ?1 ORDER BY device";
+        let mut statement = connection.prepare_cached(sql)?;
+        let mut found = statement.query([row.get::<_, i64>(0)?])?;
+        let mut nics = Vec::new();
+        while let Some(row) = found.next()? {
+            nics.push(nic(row)?);
+        }
+        read(row, nics).map(Some)
     }
 
     /// Sets whether a VM shall run.
@@ -280,24 +305,30 @@ impl Db {
     }
 }
 
-fn read(connection: &Connection, row: &Row<'_>) -> Result<Vm, DbError> {
+/// The columns of a VM, in the order of [`read`].
+const COLUMNS: &str =
+    "id, owner, name, kind, uuid, vnc_password, keystore_password, wanted, host, certificate_for,
+                       configured_for, applied, password_sent";
+
+fn bad(what: &'static str, value: &str) -> DbError {
+    DbError::Value { what, value: value.to_owned() }
+}
+
+/// A NIC, from the columns vm, device, traffic, mac, address.
+fn nic(row: &Row<'_>) -> Result<NicRow, DbError> {
+    let (traffic, address): (String, String) = (row.get(2)?, row.get(4)?);
+    Ok(NicRow {
+        device: row.get(1)?,
+        traffic: read_traffic(&traffic).ok_or_else(|| bad("nic.traffic", &traffic))?,
+        mac: row.get(3)?,
+        address: address.parse().map_err(|_| bad("nic.address", &address))?,
+    })
+}
+
+fn read(row: &Row<'_>, nics: Vec<NicRow>) -> Result<Vm, DbError> {
     let text = |index: usize| -> Result<String, DbError> { Ok(row.get(index)?) };
-    let bad = |what, value: &str| DbError::Value { what, value: value.to_owned() };
     let id: i64 = row.get(0)?;
     let (owner, kind, wanted) = (text(1)?, text(3)?, text(7)?);
-    let mut statement = connection
-        .prepare_cached("SELECT device, traffic, mac, address FROM nic WHERE vm = ?1 ORDER BY device")?;
-    let mut nics = Vec::new();
-    let mut rows = statement.query([id])?;
-    while let Some(row) = rows.next()? {
-        let (traffic, address): (String, String) = (row.get(1)?, row.get(3)?);
-        nics.push(NicRow {
-            device: row.get(0)?,
-            traffic: read_traffic(&traffic).ok_or_else(|| bad("nic.traffic", &traffic))?,
-            mac: row.get(2)?,
-            address: address.parse().map_err(|_| bad("nic.address", &address))?,
-        });
-    }
     Ok(Vm {
         id,
         owner: Owner::read(&owner).ok_or_else(|| bad("vm.owner", &owner))?,

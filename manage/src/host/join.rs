@@ -11,6 +11,7 @@ use std::{
 use common::channel::tls::{self, AgentFiles, Issue};
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -51,6 +52,9 @@ pub(crate) struct JoinFile {
     /// The token; empty once it was used.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) token: String,
+    /// SHA-256 of the token that was used, by which a new one is known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) joined: String,
 }
 
 /// What a host asks for; one line of JSON.
@@ -83,11 +87,17 @@ pub(super) fn certificates(state: &Path) -> PathBuf {
     state.join("agent")
 }
 
-/// The membership of this host; joins with `join_file` where it has none yet.
+/// The membership of this host; joins with `join_file` where it has none yet, or where the file has a new token: then
+/// the host had to join again.
 pub(super) async fn membership(state: &Path, join_file: Option<&Path>) -> Result<JoinFile, HostError> {
     let kept = state.join("host.json");
     if let Ok(text) = std::fs::read(&kept) {
-        return read(&kept, &text);
+        let membership = read(&kept, &text)?;
+        let Some(path) = join_file.filter(|path| is_new(path, &membership)) else { return Ok(membership) };
+        return join(state, path, &kept).await.or_else(|error| {
+            tracing::error!("{}: {error}; this host goes on as it was", path.display());
+            Ok(membership)
+        });
     }
     let path = join_file.ok_or_else(|| {
         HostError::Join(
@@ -96,15 +106,30 @@ pub(super) async fn membership(state: &Path, join_file: Option<&Path>) -> Result
                 .to_owned(),
         )
     })?;
+    join(state, path, &kept).await
+}
+
+/// Whether a file has a token that this host has not used.
+fn is_new(path: &Path, membership: &JoinFile) -> bool {
+    let file = std::fs::read(path).ok().and_then(|text| read(path, &text).ok());
+    file.is_some_and(|file| !file.token.is_empty() && sum(&file.token) != membership.joined)
+}
+
+fn sum(token: &str) -> String {
+    hex::encode(Sha256::digest(token))
+}
+
+/// Joins with the token of a file, and keeps the membership.
+async fn join(state: &Path, path: &Path, kept: &Path) -> Result<JoinFile, HostError> {
     let text = std::fs::read(path).map_err(HostError::file(path))?;
     let mut membership = read(path, &text)?;
     tokio::time::timeout(LIMIT, exchange(state, &membership)).await.unwrap_or_else(|_| {
         let at = format!("{}:{}", membership.manager, membership.join_port);
         Err(HostError::Join(format!("The manager at {at} did not answer within {LIMIT:?}")))
     })?;
-    membership.token.clear();
+    membership.joined = sum(&std::mem::take(&mut membership.token));
     let text = serde_json::to_vec_pretty(&membership).map_err(|error| HostError::Join(error.to_string()))?;
-    write_private(&kept, &text)?;
+    write_private(kept, &text)?;
     tracing::info!("{} has joined the zone of {}", membership.host, membership.manager);
     Ok(membership)
 }

@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     db::{Owner, Vm},
-    zone::{Filter, Network, Ports, Protocol, Zone},
+    index::Index,
+    zone::{Filter, Network, Ports, Protocol},
 };
 
 /// Everything that a router of an isolated network holds.
@@ -85,9 +86,9 @@ pub(crate) struct GuestEntry {
 
 impl Rules {
     /// What `router` shall hold; `None` where the zone has its network no longer.
-    pub(crate) fn of(zone: &Zone, router: &Vm, vms: &[Vm]) -> Option<Self> {
+    pub(crate) fn of(index: &Index<'_>, router: &Vm) -> Option<Self> {
         let Owner::Network(name) = &router.owner else { return None };
-        let network = zone.network(name)?;
+        let network = index.network(name)?;
         let source_nat = router.address(Traffic::Public)?;
         let static_nats: BTreeMap<_, _> = network.static_nats.iter().map(|n| (n.address, n.to)).collect();
         Some(Self {
@@ -104,10 +105,11 @@ impl Rules {
                     to_ports: f.to_ports,
                 })
                 .collect(),
-            guests: zone
-                .guests_of(name)
+            guests: index
+                .members(name)
+                .iter()
                 .filter_map(|guest| {
-                    let vm = vms.iter().find(|v| v.owner == Owner::Guest(guest.name.clone()))?;
+                    let vm = index.vm(&Owner::Guest(guest.name.clone()))?;
                     let own = static_nats.iter().find(|(_, to)| **to == guest.address);
                     let entry = GuestEntry {
                         name: guest.name.clone(),
@@ -116,7 +118,7 @@ impl Rules {
                         user_data: guest.user_data.clone(),
                         public_key: guest.public_key.clone(),
                         public_ip: own.map_or(source_nat, |(outside, _)| *outside),
-                        zone: zone.name.clone(),
+                        zone: index.zone.name.clone(),
                         gateway: network.gateway,
                     };
                     Some((vm.nics.first()?.mac.clone(), entry))

@@ -14,7 +14,8 @@ fn vms(zone: &Zone) -> Vec<Vm> {
 
 fn rules(zone: &Zone) -> Rules {
     let vms = vms(zone);
-    Rules::of(zone, vms.iter().find(|v| v.kind == Kind::Router).unwrap(), &vms).unwrap()
+    let index = crate::index::Index::new(zone, &vms);
+    Rules::of(&index, vms.iter().find(|v| v.kind == Kind::Router).unwrap()).unwrap()
 }
 
 fn of_kind(documents: &[Document], name: &str) -> Vec<Value> {

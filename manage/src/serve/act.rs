@@ -14,10 +14,16 @@ use common::{
     },
 };
 
-use super::{Manage, answer::ask, drive};
+use super::{
+    Manage,
+    answer::ask,
+    drive,
+    renew::{self, DAYS},
+};
 use crate::{
     db::Vm,
     ids::random_uuid,
+    index::Index,
     machine,
     plan::Action,
     router::{self, Rules},
@@ -28,8 +34,6 @@ const START: Duration = Duration::from_secs(1800);
 const STOP: Duration = Duration::from_secs(120);
 const SCRIPT: Duration = Duration::from_secs(900);
 const REPORT: Duration = Duration::from_secs(10);
-/// Days that a system VM's certificate is good; every start brings a new one.
-const DAYS: u32 = 365;
 
 /// Does what was planned.
 pub(super) async fn perform(manage: &Manage, vm: &Vm, action: &Action) -> Result<(), String> {
@@ -95,7 +99,7 @@ async fn certify(manage: &Manage, vm: &Vm, host: &str, start_id: &str) -> Result
     let addresses: Vec<IpAddr> = vm.nics.iter().map(|nic| nic.address.into()).collect();
     let issue = Issue { names: vec![vm.name.clone()], addresses, days: DAYS };
     let issued = manage.zoned.authority.issue(&issue, KeyKind::P256).map_err(|error| error.to_string())?;
-    manage.zoned.db.issued(&issued.serial, &vm.name).map_err(|error| error.to_string())?;
+    renew::issued(&manage.zoned, &issued, &vm.name).map_err(|error| error.to_string())?;
     let command = DeliverCertificateCommand {
         vm_name: vm.name.clone(),
         control_ip: control(vm)?,
@@ -142,8 +146,9 @@ async fn configure(manage: &Manage, vm: &Vm, host: &str, start_id: &str) -> Resu
     let vms = db.vms().map_err(|error| error.to_string())?;
     let vm = vms.iter().find(|v| v.id == vm.id).ok_or("it is not in the database")?;
     let zone = manage.zoned.zone();
-    let rules = Rules::of(&zone, vm, &vms).ok_or("the zone file has its network no longer")?;
-    let passwords = drive::passwords(manage, vm, &vms);
+    let index = Index::new(&zone, &vms);
+    let rules = Rules::of(&index, vm).ok_or("the zone file has its network no longer")?;
+    let passwords = drive::passwords(&index, vm);
     version(manage, vm, host).await?;
 
     let old: Option<Rules> = serde_json::from_str(&vm.applied).ok();

@@ -13,11 +13,8 @@ use common::{
     command::agent::Answer,
 };
 
-use super::{Manage, answer::ask, store, vigil};
-use crate::{
-    db::Kind,
-    zone::{Zone, diff},
-};
+use super::{Manage, answer::ask, door::SSVM, store, vigil};
+use crate::zone::{Zone, diff};
 
 /// Longest time for an SSVM to attach all stores.
 const ATTACH: Duration = Duration::from_secs(300);
@@ -49,16 +46,28 @@ pub(super) fn apply(manage: &Arc<Manage>, seen: &[String]) -> Result<Vec<String>
         return Err("The zone file has changed since its plan was shown; nothing was applied".to_owned());
     }
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let old = manage.zoned.zone();
-    manage.zoned.db.take_zone(&new).map_err(|error| text(&error))?;
+    let (old, db) = (manage.zoned.zone(), &manage.zoned.db);
+    // All that can fail comes first; then one transaction, and from there on nothing can.
+    let votes = if (&old.hosts, old.fence_after) == (&new.hosts, new.fence_after) {
+        None
+    } else {
+        let rolls = vigil::rolls(&new, db).map_err(|error| text(&error))?;
+        let links = vigil::links(&rolls, db).map_err(|error| text(&error))?;
+        Some((rolls, links))
+    };
+    let stores = if (&old.stores, &old.internal_sites) == (&new.stores, &new.internal_sites) {
+        None
+    } else {
+        Some(store::setup(db, &new)?)
+    };
+    db.take_zone(&new).map_err(|error| text(&error))?;
     *manage.zoned.zone.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new.clone());
-    if (&old.hosts, old.fence_after) != (&new.hosts, new.fence_after) {
-        let rolls = vigil::rolls(&new, &manage.zoned.db).map_err(|error| text(&error))?;
-        manage.call_roll(rolls).map_err(|error| text(&error))?;
-        super::welcome_hosts(&manage.zoned).map_err(|error| text(&error))?;
+    if let Some((rolls, links)) = votes {
+        manage.call_roll(rolls, links);
+        super::welcome_hosts(&manage.zoned);
         for host in &new.hosts {
-            if let Some(agent) = manage.agent(&host.name) {
-                tokio::spawn(tell_roll(agent, manage.roll_command(&host.name)?));
+            if let (Some(agent), Ok(command)) = (manage.agent(&host.name), manage.roll_command(&host.name)) {
+                tokio::spawn(tell_roll(agent, command));
             }
         }
         for gone in old.hosts.iter().filter(|host| !new.hosts.iter().any(|other| other.name == host.name)) {
@@ -67,12 +76,11 @@ pub(super) fn apply(manage: &Arc<Manage>, seen: &[String]) -> Result<Vec<String>
             }
         }
     }
-    if (&old.stores, &old.internal_sites) != (&new.stores, &new.internal_sites) {
+    if let Some(commands) = stores {
         manage.seen().stores.retain(|name, _| new.store(name).is_some());
-        let vms = manage.zoned.db.vms().map_err(|error| text(&error))?;
-        for vm in vms.iter().filter(|vm| vm.kind == Kind::Ssvm) {
-            if let Some(agent) = manage.agent(&vm.name) {
-                tokio::spawn(tell_stores(manage.clone(), agent, store::setup(&manage.zoned)?));
+        for agent in manage.agents.get().map(|agents| agents.all()).unwrap_or_default() {
+            if agent.class() == SSVM {
+                tokio::spawn(tell_stores(manage.clone(), agent, commands.clone()));
             }
         }
     }

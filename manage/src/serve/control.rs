@@ -16,10 +16,10 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Manage, ServeError, act, apply, console, join, status, template, vigil};
+use super::{Manage, ServeError, act, apply, console, join, renew, status, template, vigil};
 use crate::{
     api::{LIMIT, Reply, Request, Script},
-    db::{EVENTS, Kind, Vm, Wanted},
+    db::{DbError, EVENTS, Kind, Vm, Wanted},
     fence,
     ids::random_uuid,
     plan::Seen,
@@ -104,6 +104,22 @@ fn json(value: impl Serialize) -> Result<serde_json::Value, String> {
 }
 
 async fn answer(manage: &Arc<Manage>, request: Request) -> Result<serde_json::Value, String> {
+    let changes = request.changes();
+    let done = carry_out(manage, request).await;
+    // What an operator was told is not lost with the database's file.
+    if changes && done.is_ok() {
+        let zoned = manage.zoned.clone();
+        let copied = tokio::task::spawn_blocking(move || zoned.db.copy()).await;
+        match copied {
+            Ok(Err(error @ DbError::Damaged(_))) => return Err(error.to_string()),
+            Ok(Err(error)) => manage.zoned.trouble(&error),
+            _ => {}
+        }
+    }
+    done
+}
+
+async fn carry_out(manage: &Arc<Manage>, request: Request) -> Result<serde_json::Value, String> {
     match request {
         Request::Status => json(status::status(manage).map_err(|error| error.to_string())?),
         Request::VmStop { vm, force } => {
@@ -144,6 +160,8 @@ async fn answer(manage: &Arc<Manage>, request: Request) -> Result<serde_json::Va
         }
         Request::ConsoleUrl { vm, look } => json(console::url(manage, &vm, look).await?),
         Request::HostOff { host } => json(host_off(manage, &known(manage, &host)?.name)?),
+        Request::Revoke { name } => json(renew::revoke(manage, &name)?),
+        Request::Renew { name } => json(renew::by_hand(manage, &name).await?),
         Request::HostDrain { host } => json(drain(manage, &known(manage, &host)?.name, true)?),
         Request::HostResume { host } => json(drain(manage, &known(manage, &host)?.name, false)?),
         Request::Events { after } => {
@@ -196,12 +214,10 @@ fn want(manage: &Manage, vm: &Vm, wanted: Wanted) -> Result<(), String> {
 
 /// Where a VM runs.
 fn host_of(manage: &Manage, vm: &Vm) -> Result<Option<String>, String> {
-    let vms = manage.zoned.db.vms().map_err(|error| error.to_string())?;
-    let views = super::drive::views(manage, &vms);
-    match views.into_iter().find(|view| view.id == vm.id).map(|view| view.seen) {
-        Some(Seen::On { host, .. }) => Ok(Some(host)),
-        Some(Seen::Off) | None => Ok(None),
-        Some(Seen::Unknown) => Err(format!("The host of {} is not connected; its state is unknown", vm.name)),
+    match super::drive::look_for(manage, vm) {
+        Seen::On { host, .. } => Ok(Some(host)),
+        Seen::Off => Ok(None),
+        Seen::Unknown => Err(format!("The host of {} is not connected; its state is unknown", vm.name)),
     }
 }
 

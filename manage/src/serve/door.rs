@@ -17,8 +17,13 @@ use common::{
     },
 };
 
-use super::{Manage, console, store};
+use super::{Manage, console, renew, store};
 use crate::db::Kind;
+
+/// Class of an SSVM's first command.
+pub(super) const SSVM: &str = "com.cloud.agent.api.StartupSecondaryStorageCommand";
+/// Class of a CPVM's first command.
+const CPVM: &str = "com.cloud.agent.api.StartupProxyCommand";
 
 /// The manager as the channel sees it.
 pub(super) struct Door(pub(super) Arc<Manage>);
@@ -34,8 +39,8 @@ enum Who {
 fn who(class: &str) -> Option<Who> {
     match class {
         StartupRoutingCommand::CLASS => Some(Who::Host),
-        "com.cloud.agent.api.StartupSecondaryStorageCommand" => Some(Who::Ssvm),
-        "com.cloud.agent.api.StartupProxyCommand" => Some(Who::Cpvm),
+        SSVM => Some(Who::Ssvm),
+        CPVM => Some(Who::Cpvm),
         _ => None,
     }
 }
@@ -72,6 +77,8 @@ impl Manager for Door {
         if who(agent.class()) == Some(Who::Ssvm) {
             tokio::spawn(store::attach_again(self.0.clone(), agent.clone()));
         }
+        let (manage, agent) = (self.0.clone(), agent.clone());
+        tokio::spawn(async move { renew::look(&manage, &agent).await });
         self.0.poke.notify_one();
     }
 
@@ -88,8 +95,12 @@ impl Manager for Door {
 
     fn pinged(&self, agent: &AttachedAgent, ping: &Message) -> bool {
         if let (Some(Who::Host), Ok(ping)) = (who(agent.class()), ping.read::<PingRoutingCommand>()) {
-            self.0.seen().reports.insert(agent.name().to_owned(), ping.vms);
-            self.0.poke.notify_one();
+            let mut seen = self.0.seen();
+            let known = seen.reports.get(agent.name()).is_some_and(|before| *before == ping.vms);
+            if !known {
+                seen.reports.insert(agent.name().to_owned(), ping.vms);
+                self.0.poke.notify_one();
+            }
         }
         false
     }
@@ -135,7 +146,7 @@ impl Manage {
                 self.seen().memory.insert(name.to_owned(), bytes.map_or(0, |first| first.memory >> 20));
                 self.host_setup(name)?
             }
-            Who::Ssvm if self.is_vm(name, Kind::Ssvm)? => store::setup(&self.zoned)?,
+            Who::Ssvm if self.is_vm(name, Kind::Ssvm)? => store::setup(&self.zoned.db, &zone)?,
             Who::Cpvm if self.is_vm(name, Kind::Cpvm)? => vec![console::setup(self)],
             _ => return Err(format!("the zone has no {who:?} {name:?}")),
         };
@@ -161,8 +172,8 @@ impl Manage {
     }
 
     fn is_vm(&self, name: &str, kind: Kind) -> Result<bool, String> {
-        let vms = self.zoned.db.vms().map_err(|error| error.to_string())?;
-        Ok(vms.iter().any(|vm| vm.name == name && vm.kind == kind))
+        let vm = self.zoned.db.vm(name).map_err(|error| error.to_string())?;
+        Ok(vm.is_some_and(|vm| vm.name == name && vm.kind == kind))
     }
 
     /// Who has a vote, for a host.

@@ -1,9 +1,9 @@
 //! The circle: what is wanted and what is seen, the plan, and its execution.
 
 use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use common::command::host::{Power, VmReport};
@@ -11,33 +11,49 @@ use sha2::{Digest, Sha256};
 
 use super::{Failure, Manage, act};
 use crate::{
-    db::{DbError, Kind, Owner, Vm},
+    db::{DbError, Owner, Vm},
+    fence,
+    index::Index,
     plan::{self, Action, Room, Seen, View},
     router::{Password, Rules},
-    zone::{Guest, HOST_MIB, Zone},
+    zone::HOST_MIB,
 };
 
 /// Longest time without a look.
 const IDLE: Duration = Duration::from_secs(5);
+/// Shortest time between two looks: whatever is reported meanwhile is seen by the next one.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Looks, plans and acts until it is cancelled.
 pub(super) async fn drive(manage: Arc<Manage>) {
     loop {
-        match round(&manage) {
-            Ok(()) => {}
-            Err(error) => tracing::error!("{error}"),
+        // Of many VMs a look takes its time, and others have work to do.
+        let looking = manage.clone();
+        let looked = tokio::task::spawn_blocking(move || round(&looking)).await;
+        match looked {
+            Ok(Ok(actions)) => {
+                for (vm, action) in actions {
+                    tokio::spawn(execute(manage.clone(), vm, action));
+                }
+            }
+            Ok(Err(error)) => manage.zoned.trouble(&error),
+            Err(error) => tracing::error!("a look at the zone failed: {error}"),
         }
+        manage.zoned.try_again();
         let _ = tokio::time::timeout(IDLE, manage.poke.notified()).await;
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// Seconds since 1970.
-pub(super) fn seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+/// Seconds on a clock that nobody sets.
+fn seconds() -> u64 {
+    fence::now().as_secs()
 }
 
-fn round(manage: &Arc<Manage>) -> Result<(), DbError> {
+/// Looks at everything, and marks as busy what must be done something to.
+fn round(manage: &Arc<Manage>) -> Result<Vec<(Vm, Action)>, DbError> {
     let vms = manage.zoned.db.vms()?;
+    make_sure(manage)?;
     let views = views(manage, &vms);
     let mut hosts: BTreeMap<String, Room> = manage
         .seen()
@@ -48,22 +64,31 @@ fn round(manage: &Arc<Manage>) -> Result<(), DbError> {
             (host.clone(), Room { vms, ..Room::default() })
         })
         .collect();
-    let zone = manage.zoned.zone();
-    for (host, room) in &mut hosts {
-        room.drained = manage.zoned.db.host(host)?.drained;
-        let known = zone.hosts.iter().find(|known| known.name == *host);
-        let has = manage.seen().memory.get(host).copied().unwrap_or_default().saturating_sub(HOST_MIB);
-        // What runs there, and what is being started there.
-        let here = |view: &View| match &view.seen {
-            Seen::On { host: on, .. } => on == host,
-            _ => view.busy && view.host.as_ref() == Some(host),
+    // What runs on each, and what is being started there.
+    let mut taken: HashMap<&String, u64> = HashMap::new();
+    for view in &views {
+        let on = match &view.seen {
+            Seen::On { host, .. } => Some(host),
+            _ => view.host.as_ref().filter(|_| view.busy),
         };
-        let taken: u64 = views.iter().filter(|view| here(view)).map(|view| view.memory_mib).sum();
-        room.free_mib = known.and_then(|known| known.memory_mib).unwrap_or(has).saturating_sub(taken);
-        room.tags = known.map(|known| known.tags.clone()).unwrap_or_default();
+        if let Some(host) = on {
+            *taken.entry(host).or_default() += view.memory_mib;
+        }
+    }
+    let rows = manage.zoned.db.hosts()?;
+    let zone = manage.zoned.zone();
+    let memory = manage.seen().memory.clone();
+    for known in &zone.hosts {
+        let Some(room) = hosts.get_mut(&known.name) else { continue };
+        room.drained = rows.get(&known.name).is_some_and(|row| row.drained);
+        let has = memory.get(&known.name).copied().unwrap_or_default().saturating_sub(HOST_MIB);
+        let taken = taken.get(&known.name).copied().unwrap_or_default();
+        room.free_mib = known.memory_mib.unwrap_or(has).saturating_sub(taken);
+        room.tags.clone_from(&known.tags);
     }
     let plan = plan::plan(&views, &hosts, zone.system.placement, seconds());
     homeless(manage, &vms, plan.homeless);
+    let mut actions = Vec::new();
     for (id, action) in plan.actions {
         let Some(vm) = vms.iter().find(|vm| vm.id == id) else { continue };
         // A host that has reported but is not ready yet takes no commands.
@@ -71,8 +96,28 @@ fn round(manage: &Arc<Manage>) -> Result<(), DbError> {
             continue;
         }
         manage.seen().busy.insert(id, word(&action));
-        tokio::spawn(execute(manage.clone(), vm.clone(), action));
+        actions.push((vm.clone(), action));
     }
+    Ok(actions)
+}
+
+/// After a copy has taken the place of a damaged database: once all hosts that can run VMs have said what they run, all
+/// is known again.
+fn make_sure(manage: &Manage) -> Result<(), DbError> {
+    if !manage.unsure.load(Ordering::Acquire) {
+        return Ok(());
+    }
+    let (db, rows) = (&manage.zoned.db, manage.zoned.db.hosts()?);
+    for host in &manage.zoned.zone().hosts {
+        let lost = rows.get(&host.name).is_some_and(|row| row.lost.is_some());
+        let told = lost || manage.seen().reports.contains_key(&host.name);
+        if !told && db.has_certificate(&host.name)? {
+            return Ok(());
+        }
+    }
+    db.is_sure()?;
+    manage.unsure.store(false, Ordering::Release);
+    manage.zoned.event("database", "all hosts have said what they run; what is missing is started again");
     Ok(())
 }
 
@@ -130,50 +175,63 @@ async fn execute(manage: Arc<Manage>, vm: Vm, action: Action) {
 /// What is known of each VM.
 pub(super) fn views(manage: &Manage, vms: &[Vm]) -> Vec<View> {
     let zone = manage.zoned.zone();
+    let index = Index::new(&zone, vms);
+    let unsure = manage.unsure.load(Ordering::Acquire);
+    let configured: Vec<String> = vms.iter().map(|vm| configured_for(&index, vm)).collect();
     let seen = manage.seen();
-    let mut views: Vec<View> = vms
-        .iter()
-        .map(|vm| View {
+    let mut on: HashMap<&str, Vec<Copy<'_>>> = HashMap::new();
+    for (host, vms) in &seen.reports {
+        for (name, report) in vms {
+            on.entry(name).or_default().push((host, report));
+        }
+    }
+    let view = |(vm, configured_for): (&Vm, String)| {
+        let copies = copies(vm, on.get(vm.name.as_str()).into_iter().flatten().copied());
+        View {
             id: vm.id,
             kind: vm.kind,
             wanted: vm.wanted,
             host: vm.host.clone(),
-            seen: see(&seen, vm),
-            stray: stray(&seen, vm),
+            seen: see(&seen, vm, &copies, unsure),
+            // A host that runs another copy: one that was lost, whose guard had not ended it.
+            stray: copies.get(1).map(|(host, _)| (*host).clone()),
             certificate_for: vm.certificate_for.clone(),
-            configured_for: configured_for(manage, vm, vms),
-            memory_mib: memory(&zone, vm),
-            tag: tag(&zone, vm),
+            configured_for,
+            memory_mib: memory(&index, vm),
+            tag: tag(&index, vm),
             waits: false,
             busy: seen.busy.contains_key(&vm.id),
             not_before: seen.failed.get(&vm.id).map_or(0, |f| f.not_before),
-        })
-        .collect();
+        }
+    };
+    let mut views: Vec<View> = vms.iter().zip(configured).map(view).collect();
     drop(seen);
     // A guest asks its router for an address as soon as it boots.
-    for (index, vm) in vms.iter().enumerate() {
-        if vm.kind == Kind::Guest {
-            let router = router_of(manage, vm, vms).and_then(|id| views.iter().find(|v| v.id == id));
-            views[index].waits = !router.is_some_and(is_configured);
+    let configured: HashSet<i64> = views.iter().filter(|v| is_configured(v)).map(|v| v.id).collect();
+    for (index_of, vm) in vms.iter().enumerate() {
+        if let Some(guest) = index.guest(vm) {
+            let router = index.vm(&Owner::Network(guest.network.clone()));
+            views[index_of].waits = !router.is_some_and(|router| configured.contains(&router.id));
         }
     }
     views
 }
 
-/// The guest of the zone file that a VM is.
-fn guest<'a>(zone: &'a Zone, vm: &Vm) -> Option<&'a Guest> {
-    let Owner::Guest(name) = &vm.owner else { return None };
-    zone.guests.iter().find(|guest| guest.name == *name)
+/// Where one VM runs.
+pub(super) fn look_for(manage: &Manage, vm: &Vm) -> Seen {
+    let seen = manage.seen();
+    let on = seen.reports.iter().filter_map(|(host, vms)| Some((host, vms.get(&vm.name)?)));
+    see(&seen, vm, &copies(vm, on), manage.unsure.load(Ordering::Acquire))
 }
 
-fn memory(zone: &Zone, vm: &Vm) -> u64 {
-    guest(zone, vm).map_or(zone.system.memory_mib, |guest| guest.memory_mib)
+fn memory(index: &Index<'_>, vm: &Vm) -> u64 {
+    index.guest(vm).map_or(index.zone.system.memory_mib, |guest| guest.memory_mib)
 }
 
-fn tag(zone: &Zone, vm: &Vm) -> Option<String> {
+fn tag(index: &Index<'_>, vm: &Vm) -> Option<String> {
     match &vm.owner {
-        Owner::Network(name) => zone.network(name)?.host_tag.clone(),
-        _ => guest(zone, vm)?.host_tag.clone(),
+        Owner::Network(name) => index.network(name)?.host_tag.clone(),
+        _ => index.guest(vm)?.host_tag.clone(),
     }
 }
 
@@ -181,51 +239,42 @@ fn is_configured(view: &View) -> bool {
     matches!(&view.seen, Seen::On { start_id, ready: true, .. } if *start_id == view.configured_for)
 }
 
-fn router_of(manage: &Manage, guest: &Vm, vms: &[Vm]) -> Option<i64> {
-    let Owner::Guest(name) = &guest.owner else { return None };
-    let zone = manage.zoned.zone();
-    let network = &zone.guests.iter().find(|g| g.name == *name)?.network;
-    vms.iter().find(|vm| vm.owner == Owner::Network(network.clone())).map(|vm| vm.id)
-}
+/// What a host says of a VM.
+type Copy<'a> = (&'a String, &'a VmReport);
 
-/// The hosts on which it runs, the one where it belongs first.
-fn copies<'a>(seen: &'a super::Seen, vm: &'a Vm) -> Vec<(&'a String, &'a VmReport)> {
-    let on = seen.reports.iter().filter_map(|(host, vms)| Some((host, vms.get(&vm.name)?)));
-    let mut on: Vec<_> = on.filter(|(_, report)| report.state == Power::PowerOn).collect();
+/// The hosts on which a VM runs, the one where it belongs first.
+fn copies<'a>(vm: &Vm, said: impl Iterator<Item = Copy<'a>>) -> Vec<Copy<'a>> {
+    let mut on: Vec<_> = said.filter(|(_, report)| report.state == Power::PowerOn).collect();
     on.sort_by_key(|(host, _)| (vm.host.as_ref() != Some(*host), *host));
     on
 }
 
-fn see(seen: &super::Seen, vm: &Vm) -> Seen {
-    match (copies(seen, vm).first(), &vm.host) {
+fn see(seen: &super::Seen, vm: &Vm, copies: &[Copy<'_>], unsure: bool) -> Seen {
+    match (copies.first(), &vm.host) {
         (Some((host, report)), _) => {
             Seen::On { host: (*host).clone(), start_id: report.start_id.clone(), ready: report.ready }
         }
+        // A copy of the database may not know where it was started.
+        (None, _) if unsure => Seen::Unknown,
         // Only the host on which it was started can say that it does not run.
         (None, Some(host)) if !seen.reports.contains_key(host) => Seen::Unknown,
         (None, _) => Seen::Off,
     }
 }
 
-/// A host that runs another copy: one that was lost, whose guard had not ended it.
-fn stray(seen: &super::Seen, vm: &Vm) -> Option<String> {
-    copies(seen, vm).get(1).map(|(host, _)| (*host).clone())
-}
-
 /// For which start a router has what the zone says now; empty where it has not.
-fn configured_for(manage: &Manage, vm: &Vm, vms: &[Vm]) -> String {
-    let Some(rules) = Rules::of(&manage.zoned.zone(), vm, vms) else { return String::new() };
+fn configured_for(index: &Index<'_>, vm: &Vm) -> String {
+    let Some(rules) = Rules::of(index, vm) else { return String::new() };
     let same = serde_json::to_string(&rules).is_ok_and(|text| text == vm.applied);
-    if same && passwords(manage, vm, vms).is_empty() { vm.configured_for.clone() } else { String::new() }
+    if same && passwords(index, vm).is_empty() { vm.configured_for.clone() } else { String::new() }
 }
 
 /// Passwords that a router must still be told: the guest's number, hash and password.
-pub(super) fn passwords(manage: &Manage, router: &Vm, vms: &[Vm]) -> Vec<(i64, String, Password)> {
+pub(super) fn passwords(index: &Index<'_>, router: &Vm) -> Vec<(i64, String, Password)> {
     let Owner::Network(network) = &router.owner else { return Vec::new() };
-    let zone = manage.zoned.zone();
-    let guests = zone.guests_of(network).filter_map(|guest| {
+    let guests = index.members(network).iter().filter_map(|guest| {
         let password = guest.password.clone()?;
-        let vm = vms.iter().find(|vm| vm.owner == Owner::Guest(guest.name.clone()))?;
+        let vm = index.vm(&Owner::Guest(guest.name.clone()))?;
         let hash = hex::encode(Sha256::digest(&password));
         (vm.password_sent != hash).then_some((vm.id, hash, Password { ip: guest.address, password }))
     });

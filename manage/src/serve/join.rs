@@ -19,7 +19,10 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::{ServeError, Zoned};
+use super::{
+    ServeError, Zoned,
+    renew::{self, DAYS},
+};
 use crate::{
     db::{self, random_word},
     host::{JoinAnswer, JoinFile, JoinRequest},
@@ -34,8 +37,8 @@ const REQUEST_LIMIT: u64 = 16 * 1024;
 const AT_ONCE: usize = 8;
 /// Seconds that a token is good.
 const TOKEN_LIFE: i64 = 24 * 3600;
-/// Days that a host's certificate is good.
-const DAYS: u32 = 3650;
+/// Days that the certificate of this door is good; each start of the manager makes one.
+const DOOR_DAYS: u32 = 3650;
 
 /// Makes a new token for a host and writes the file with which it joins. The token before is void.
 pub(super) fn write_join_file(zoned: &Zoned, host: &Host) -> Result<std::path::PathBuf, ServeError> {
@@ -53,6 +56,7 @@ pub(super) fn write_join_file(zoned: &Zoned, host: &Host) -> Result<std::path::P
         join_port: zone.management.join_port,
         authority: zoned.authority.certificate_pem().to_owned(),
         token,
+        joined: String::new(),
     };
     let folder = zoned.state.join("join");
     std::fs::DirBuilder::new()
@@ -69,7 +73,7 @@ pub(super) fn write_join_file(zoned: &Zoned, host: &Host) -> Result<std::path::P
 /// The TLS of the door.
 fn acceptor(authority: &Authority, address: IpAddr) -> Result<TlsAcceptor, TlsError> {
     let setup = |error: rustls::Error| TlsError::Setup(error.to_string());
-    let wish = Issue { names: vec!["manage".to_owned()], addresses: vec![address], days: DAYS };
+    let wish = Issue { names: vec!["manage".to_owned()], addresses: vec![address], days: DOOR_DAYS };
     let issued = authority.issue(&wish, KeyKind::P256)?;
     let chain: Vec<CertificateDer<'static>> =
         tls::certificates("the door's certificate", &issued.certificate)?;
@@ -155,7 +159,7 @@ fn decide(zoned: &Zoned, line: &[u8]) -> Result<String, String> {
     if !zoned.db.use_join_token(&host.name).map_err(|error| internal(&error))? {
         return Err(stranger());
     }
-    zoned.db.issued(&issued.serial, &host.name).map_err(|error| internal(&error))?;
+    renew::issued(zoned, &issued, &host.name).map_err(|error| internal(&error))?;
     let _ = std::fs::remove_file(join_file(&zoned.state, &host.name));
     zoned.event(&host.name, "has joined the zone");
     Ok(issued.certificate)

@@ -13,6 +13,7 @@ mod door;
 mod drive;
 mod join;
 mod page;
+mod renew;
 mod status;
 mod store;
 mod template;
@@ -22,7 +23,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -40,8 +41,11 @@ use crate::{
     db::{Db, DbError, Vm, random_word},
     fence::{Roll, links::Links},
     host::HostError,
-    zone::{Zone, ZoneError},
+    zone::{Host, Zone, ZoneError},
 };
+
+/// Between two copies of the database.
+const COPY: Duration = Duration::from_secs(2);
 
 /// Why `manage serve` cannot run, or could not do something.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +100,11 @@ struct Zoned {
     file: PathBuf,
     db: Db,
     authority: Authority,
+    /// Whom not to let in.
+    revoked: Revoked,
     state: PathBuf,
+    /// What is wrong with the database, and what to do.
+    trouble: Mutex<Option<String>>,
 }
 
 impl Zoned {
@@ -108,8 +116,28 @@ impl Zoned {
     /// Writes down and logs that something happened.
     fn event(&self, subject: &str, text: &str) {
         tracing::info!("{subject}: {text}");
-        if let Err(error) = self.db.event(subject, text) {
-            tracing::error!("{error}");
+        match self.db.event(subject, text) {
+            Ok(()) => *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None,
+            Err(error) => self.trouble(&error),
+        }
+    }
+
+    /// Says once what is wrong with the database, and goes on saying it on the screen.
+    fn trouble(&self, error: &DbError) {
+        let text = format!("{}: {error}", self.state.display());
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if trouble.as_ref() != Some(&text) {
+            tracing::error!("{text}");
+            *trouble = Some(text);
+        }
+    }
+
+    /// After trouble: sees whether the database can be written again.
+    fn try_again(&self) {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        if trouble && self.db.event("database", "can be written again").is_ok() {
+            tracing::info!("database: can be written again");
+            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
     }
 }
@@ -135,7 +163,7 @@ struct Seen {
 struct Failure {
     /// How often in a row.
     count: u32,
-    /// When it may be tried again, in seconds since 1970.
+    /// When it may be tried again, in seconds since the machine's boot.
     not_before: u64,
     /// What.
     text: String,
@@ -149,6 +177,8 @@ struct Manage {
     links: Mutex<Links>,
     /// The lists of votes, the manager's own first.
     rolls: RwLock<Vec<Roll>>,
+    /// Not all is known yet of what runs where: see [`Db::is_unsure`].
+    unsure: AtomicBool,
     /// Something has changed: look again.
     poke: Notify,
     agents: OnceLock<Agents>,
@@ -170,10 +200,13 @@ impl Manage {
 
     /// The VM that an operator names: by its instance name or, for a guest, its own.
     fn find(&self, name: &str) -> Result<Vm, String> {
-        let vms = self.zoned.db.vms().map_err(|error| error.to_string())?;
-        let known = || vms.iter().map(Vm::display).collect::<Vec<_>>().join(", ");
-        let found = vms.iter().find(|vm| vm.name == name || vm.display() == name).cloned();
-        found.ok_or_else(|| format!("There is no VM {name:?}. Known are: {}", known()))
+        let text = |error: DbError| error.to_string();
+        if let Some(vm) = self.zoned.db.vm(name).map_err(text)? {
+            return Ok(vm);
+        }
+        let vms = self.zoned.db.vms().map_err(text)?;
+        let known = vms.iter().map(Vm::display).collect::<Vec<_>>().join(", ");
+        Err(format!("There is no VM {name:?}. Known are: {known}"))
     }
 }
 
@@ -195,12 +228,20 @@ pub(crate) async fn run(zone_file: &Path, state: &Path) -> Result<(), ServeError
     let ticket_secret = db.secret("console.ticket", || random_word(40))?;
     let rolls = vigil::rolls(&zone, &db)?;
     let links = vigil::links(&rolls, &db)?;
-    let zoned = Arc::new(Zoned { zone: RwLock::new(Arc::new(zone)), file, db, authority, state });
+    let revoked = Revoked::default();
+    db.revoked()?.iter().for_each(|serial| revoked.add(serial));
+    let unsure = AtomicBool::new(db.is_unsure()?);
+    let (zone, trouble) = (RwLock::new(Arc::new(zone)), Mutex::default());
+    let zoned = Arc::new(Zoned { zone, file, db, authority, revoked, state, trouble });
+    if let Some(text) = zoned.db.mended() {
+        zoned.event("database", text);
+    }
     let manage = Arc::new(Manage {
         zoned: zoned.clone(),
         seen: Mutex::default(),
         links: Mutex::new(links),
         rolls: RwLock::new(rolls),
+        unsure,
         poke: Notify::new(),
         agents: OnceLock::new(),
         public_key,
@@ -208,7 +249,7 @@ pub(crate) async fn run(zone_file: &Path, state: &Path) -> Result<(), ServeError
         token_key: TokenKey::from_encryptor_password(&encryptor)?,
         ticket_secret,
     });
-    welcome_hosts(&zoned)?;
+    welcome_hosts(&zoned);
     join::open(zoned.clone()).await?;
     let server = listen(&manage).await?;
     let _ = manage.agents.set(server.agents());
@@ -217,27 +258,64 @@ pub(crate) async fn run(zone_file: &Path, state: &Path) -> Result<(), ServeError
     tracing::info!("zone {} is served at {}", zoned.zone().name, server.address());
     let vigil = vigil::keep(manage.clone()).await?;
     let page = page::open(manage.clone()).await;
+    let copies = tokio::spawn(keep_copy(zoned.clone()));
+    let renew = tokio::spawn(renew::keep(manage.clone()));
     let drive = tokio::spawn(drive::drive(manage));
     crate::until_terminated().await;
     tracing::info!("ending; VMs run on");
     drive.abort();
+    renew.abort();
+    copies.abort();
     vigil.abort();
     page.abort();
     control.abort();
     server.stop().await;
+    if let Err(error) = zoned.db.copy() {
+        tracing::error!("The copy of the database is old: {error}");
+    }
     let _ = std::fs::remove_file(control::socket(&zoned.state));
     Ok(())
 }
 
 /// Each host that never joined gets a file to join with.
-fn welcome_hosts(zoned: &Zoned) -> Result<(), ServeError> {
-    for host in &zoned.zone().hosts {
+fn welcome_hosts(zoned: &Zoned) {
+    let welcome = |host: &Host| -> Result<(), ServeError> {
         if !zoned.db.has_certificate(&host.name)? {
             let path = join::write_join_file(zoned, host)?;
             tracing::info!("host {} may join with {}", host.name, path.display());
         }
+        Ok(())
+    };
+    for host in &zoned.zone().hosts {
+        if let Err(error) = welcome(host) {
+            let text = format!(
+                "has no file to join with ({error}); make one with `manage host-token {}`",
+                host.name
+            );
+            zoned.event(&host.name, &text);
+        }
     }
-    Ok(())
+}
+
+/// Keeps a whole copy of the database beside it, seconds old at most, until it is cancelled.
+async fn keep_copy(zoned: Arc<Zoned>) {
+    let mut copied = None;
+    loop {
+        let (working, before) = (zoned.clone(), copied);
+        let work = move || -> Result<i64, DbError> {
+            let changes = working.db.changes()?;
+            if before != Some(changes) {
+                working.db.copy()?;
+            }
+            Ok(changes)
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok(Ok(changes)) => copied = Some(changes),
+            Ok(Err(error)) => zoned.trouble(&error),
+            Err(error) => tracing::error!("the copy of the database is old: {error}"),
+        }
+        tokio::time::sleep(COPY).await;
+    }
 }
 
 async fn listen(manage: &Arc<Manage>) -> Result<Server, ServeError> {
@@ -248,7 +326,7 @@ async fn listen(manage: &Arc<Manage>) -> Result<Server, ServeError> {
         vec!["manage".to_owned()],
         vec![zone.management.address.into()],
         ClientPolicy::default(),
-        Revoked::default(),
+        manage.zoned.revoked.clone(),
     )?;
     let config = ServerConfig {
         ping_interval: u32::try_from(zone.ping_interval.as_secs()).unwrap_or(60),

@@ -125,6 +125,11 @@ fn metrics(status: &Status) -> String {
         }
     };
     figure("trivium_zone_ready", "All that shall run is ready.", vec![(String::new(), status.ready)]);
+    figure(
+        "trivium_manager_ok",
+        "Nothing is wrong with the manager itself.",
+        vec![(String::new(), status.trouble.is_none())],
+    );
     let hosts = || status.hosts.iter().map(|host| (format!("{{host=\"{}\"}}", host.name), host));
     figure("trivium_host_up", "Its agent is up.", hosts().map(|(l, host)| (l, host.up)).collect());
     let in_service =

@@ -1,6 +1,6 @@
 //! The state of everything, for the screen.
 
-use std::time::Instant;
+use std::{sync::PoisonError, time::Instant};
 
 use common::channel::server::AttachedAgent;
 
@@ -50,6 +50,7 @@ pub(super) fn status(manage: &Manage) -> Result<Status, DbError> {
         ready: hosts.iter().all(|h| h.up)
             && vms.iter().all(settled)
             && stores.iter().all(|store| store.error.is_none()),
+        trouble: zoned.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         hosts,
         vms,
         stores,

@@ -13,11 +13,11 @@ use common::{
     },
 };
 
-use super::{Manage, Zoned, answer::ask};
+use super::{Manage, answer::ask};
 use crate::{
-    db::random_word,
+    db::{Db, random_word},
     ids::random_uuid,
-    zone::{Store, StoreKind},
+    zone::{Store, StoreKind, Zone},
 };
 
 /// Time between two attempts to attach a store.
@@ -25,9 +25,13 @@ const AGAIN: Duration = Duration::from_secs(15);
 const ATTACH: Duration = Duration::from_secs(300);
 
 /// A store as the wire names it.
-pub(super) fn data_store(zoned: &Zoned, store: &Store, role: StoreRole) -> Result<DataStoreTO, String> {
-    let uuid =
-        zoned.db.secret(&format!("store/{}", store.name), random_uuid).map_err(|error| error.to_string())?;
+pub(super) fn data_store(
+    db: &Db,
+    zone: &Zone,
+    store: &Store,
+    role: StoreRole,
+) -> Result<DataStoreTO, String> {
+    let uuid = db.secret(&format!("store/{}", store.name), random_uuid).map_err(|error| error.to_string())?;
     Ok(match &store.kind {
         StoreKind::Nfs { url, version } => DataStoreTO::Nfs(NfsTO {
             url: Some(url.clone()),
@@ -36,7 +40,7 @@ pub(super) fn data_store(zoned: &Zoned, store: &Store, role: StoreRole) -> Resul
             nfs_version: version.clone(),
         }),
         StoreKind::S3 { endpoint, bucket, access_key, secret_key, https } => {
-            let position = zoned.zone().stores.iter().position(|s| s.name == store.name).unwrap_or(0);
+            let position = zone.stores.iter().position(|s| s.name == store.name).unwrap_or(0);
             DataStoreTO::S3(Box::new(S3TO {
                 id: i64::try_from(position).unwrap_or(0) + 1,
                 uuid: Some(uuid),
@@ -55,11 +59,11 @@ pub(super) fn data_store(zoned: &Zoned, store: &Store, role: StoreRole) -> Resul
     })
 }
 
-fn attach(zoned: &Zoned, store: &Store) -> Result<Option<Message>, String> {
+fn attach(db: &Db, zone: &Zone, store: &Store) -> Result<Option<Message>, String> {
     let StoreKind::Nfs { url, version } = &store.kind else { return Ok(None) };
-    let key = zoned.db.secret("upload.key", || random_word(32)).map_err(|error| error.to_string())?;
+    let key = db.secret("upload.key", || random_word(32)).map_err(|error| error.to_string())?;
     Ok(Some(Message::wrap(&SecStorageSetupCommand {
-        store: Some(data_store(zoned, store, StoreRole::Image)?),
+        store: Some(data_store(db, zone, store, StoreRole::Image)?),
         sec_url: Some(url.clone()),
         post_upload_key: Some(Secret::new(key)),
         nfs_version: version.clone(),
@@ -69,9 +73,8 @@ fn attach(zoned: &Zoned, store: &Store) -> Result<Option<Message>, String> {
 
 /// The commands of a join. What concerns no store comes first: a store that cannot be attached
 /// shall hold up nothing else.
-pub(super) fn setup(zoned: &Zoned) -> Result<Vec<Message>, String> {
-    let password = zoned.db.secret("copy.password", || random_word(16)).map_err(|error| error.to_string())?;
-    let zone = zoned.zone();
+pub(super) fn setup(db: &Db, zone: &Zone) -> Result<Vec<Message>, String> {
+    let password = db.secret("copy.password", || random_word(16)).map_err(|error| error.to_string())?;
     let mut commands = vec![
         Message::wrap(&SecStorageFirewallCfgCommand::default()),
         Message::wrap(&SecStorageVMSetupCommand {
@@ -82,7 +85,7 @@ pub(super) fn setup(zoned: &Zoned) -> Result<Vec<Message>, String> {
         }),
     ];
     for store in &zone.stores {
-        commands.extend(attach(zoned, store)?);
+        commands.extend(attach(db, zone, store)?);
     }
     Ok(commands)
 }
@@ -125,7 +128,7 @@ pub(super) async fn attach_again(manage: Arc<Manage>, agent: AttachedAgent) {
         for name in failed {
             let zone = manage.zoned.zone();
             let Some(store) = zone.store(&name) else { continue };
-            if let Ok(Some(command)) = attach(&manage.zoned, store) {
+            if let Ok(Some(command)) = attach(&manage.zoned.db, &zone, store) {
                 let result = ask::<SecStorageSetupAnswer>(&agent, command, ATTACH).await;
                 note(&manage, &name, result.map(drop));
             }

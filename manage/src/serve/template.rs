@@ -167,7 +167,7 @@ fn order(manage: &Manage, template: &Template) -> Result<DownloadCommand, String
         max_download_size_in_bytes: Some(LARGEST),
         id: template.id,
         install_path: Some(install_path),
-        store: Some(store::data_store(&manage.zoned, zone_store, StoreRole::Image)?),
+        store: Some(store::data_store(&manage.zoned.db, &zone, zone_store, StoreRole::Image)?),
         url: Some(template.url.clone()),
         format: ImageFormat::FILES.into_iter().find(|f| f.to_string() == template.format),
         account_id: ACCOUNT,
@@ -210,8 +210,8 @@ pub(super) async fn copy(
         }))
     };
     let command = CopyCommand {
-        source: Some(snapshot(from.1, store::data_store(&manage.zoned, source, source_role)?)),
-        destination: Some(snapshot(to.1, store::data_store(&manage.zoned, target, target_role)?)),
+        source: Some(snapshot(from.1, store::data_store(&manage.zoned.db, &zone, source, source_role)?)),
+        destination: Some(snapshot(to.1, store::data_store(&manage.zoned.db, &zone, target, target_role)?)),
         ..CopyCommand::default()
     };
     let answer: CopyCmdAnswer = ask(&ssvm(manage)?, Message::wrap(&command), COPY).await?;

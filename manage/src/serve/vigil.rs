@@ -66,7 +66,7 @@ pub(super) async fn keep(manage: Arc<Manage>) -> Result<JoinHandle<()>, ServeErr
                         let _ = socket.send_to(&datagram, to).await;
                     }
                     if let Err(error) = vigil.look() {
-                        tracing::error!("{error}");
+                        vigil.manage.zoned.trouble(&error);
                     }
                 }
             }
@@ -86,9 +86,10 @@ impl Vigil {
     fn look(&mut self) -> Result<(), DbError> {
         let manage = self.manage.clone();
         let time = now();
+        let mut rows = manage.zoned.db.hosts()?;
         for host in &manage.zoned.zone().hosts {
             let name = &host.name;
-            let row = manage.zoned.db.host(name)?;
+            let row = rows.remove(name).unwrap_or_default();
             if row.lost.is_some() {
                 // What was being given to it in the moment in which it was lost.
                 if manage.agent(name).is_none() {
@@ -119,7 +120,7 @@ impl Vigil {
                 Verdict::Lost => lose(&manage, name, "nobody hears it")?,
                 Verdict::Unknown { heard } => {
                     if self.told.insert(name.clone()) {
-                        let votes = manage.links().roll().votes();
+                        let votes = manage.links().votes();
                         let text = format!(
                             "is not heard, but this manager hears {heard} of {votes} votes only: nothing is \
                              started elsewhere; if it is powered off say so with `manage host-off {name}`"
@@ -137,7 +138,7 @@ impl Vigil {
         let Some((program, arguments)) = host.fence.split_first() else { return };
         let (heard, votes) = {
             let links = self.manage.links();
-            (links.heard_votes(time), links.roll().votes())
+            (links.heard_votes(time), links.votes())
         };
         let lately = self.fenced.get(&host.name).is_some_and(|at| at.elapsed() < FENCE_AGAIN);
         if lately || heard * 2 < votes {
@@ -197,11 +198,9 @@ impl Manage {
     }
 
     /// Takes other lists of votes in. What was heard by the old ones is forgotten, so that nobody is lost by it.
-    pub(super) fn call_roll(&self, rolls: Vec<Roll>) -> Result<(), ServeError> {
-        let links = links(&rolls, &self.zoned.db)?;
+    pub(super) fn call_roll(&self, rolls: Vec<Roll>, links: Links) {
         *self.rolls.write().unwrap_or_else(PoisonError::into_inner) = rolls;
         *self.links() = links;
-        Ok(())
     }
 
     /// What an operator should know of a host.
@@ -213,7 +212,7 @@ impl Manage {
         let (alone, heard, held) = {
             let links = self.links();
             let held = row.generation == links.roll().generation;
-            (links.roll().votes() <= 2, links.hears(name, now()), held)
+            (links.roll().others.len() <= 1, links.hears(name, now()), held)
         };
         let drained = if row.drained { "drained" } else { IN_SERVICE };
         // One that has not joined yet has no guard.

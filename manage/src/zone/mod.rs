@@ -372,11 +372,6 @@ impl Zone {
         self.stores.iter().find(|s| s.name == name)
     }
 
-    /// Guests by the name of their network.
-    pub(crate) fn guests_of<'a>(&'a self, network: &'a str) -> impl Iterator<Item = &'a Guest> {
-        self.guests.iter().filter(move |g| g.network == network)
-    }
-
     /// Public addresses that the file names, with the network they belong to.
     pub(crate) fn named_public(&self) -> BTreeMap<Ipv4Addr, &str> {
         let mut named = BTreeMap::new();
