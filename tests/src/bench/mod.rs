@@ -1,6 +1,7 @@
 //! Figures: several runs of one thing, printed as one line each.
 
 pub mod boot;
+pub mod channel;
 pub mod cpvm;
 pub mod image;
 pub mod redundancy;

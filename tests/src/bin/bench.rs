@@ -10,8 +10,9 @@ fn main() -> ExitCode {
     match subject {
         "boot" => bench::boot::run(5),
         "image" => bench::image::run(),
-        "router" | "redundancy" | "ssvm" | "cpvm" | "vpn" => {
+        "channel" | "router" | "redundancy" | "ssvm" | "cpvm" | "vpn" => {
             let run = match subject {
+                "channel" => bench::channel::run,
                 "router" => bench::router::run,
                 "redundancy" => bench::redundancy::run,
                 "ssvm" => bench::ssvm::run,
@@ -24,7 +25,9 @@ fn main() -> ExitCode {
             }
         }
         _ => {
-            eprintln!("bench: no subject '{subject}'; there are: boot image router redundancy ssvm cpvm vpn");
+            eprintln!(
+                "bench: no subject '{subject}'; there are: boot image channel router redundancy ssvm cpvm vpn"
+            );
             return ExitCode::from(2);
         }
     }

@@ -30,6 +30,8 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 pub const PUBLIC: &str = "203.0.113.5";
 /// Management and hypervisors.
 pub const WORLD: &str = "10.1.1.11";
+/// Another management end.
+const SECOND: &str = "10.1.1.12";
 
 /// The proxy's two halves and what is around them.
 pub struct Lab {
@@ -63,6 +65,7 @@ pub fn run<F: AsyncFn(&mut Lab)>(arguments: &str, started: bool, scenario: F) {
         world.address(outer, other);
     }
     world.address("p0", "203.0.113.8/24");
+    world.address("m0", "10.1.1.12/24");
     world.enter();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {

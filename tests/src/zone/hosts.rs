@@ -83,8 +83,20 @@ pub struct Zone {
     manager: Namespace,
     /// The hosts.
     pub hosts: Vec<Host>,
+    /// `manage serve`.
+    pub serve: Process,
+    disk: Option<SmallDisk>,
     dir: tempfile::TempDir,
-    _serve: Process,
+}
+
+/// A file system in memory, unmounted at the end.
+#[derive(Debug)]
+struct SmallDisk(PathBuf);
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
 }
 
 impl Zone {
@@ -94,7 +106,24 @@ impl Zone {
     /// # Panics
     /// When it does not come to be.
     pub fn new(count: usize, image: Image<'_>, fence: &str) -> Self {
+        Self::with_disk(count, image, fence, None)
+    }
+
+    /// The same with a manager whose state folder is a disk of so many MiB.
+    ///
+    /// # Panics
+    /// When it does not come to be.
+    pub fn with_disk(count: usize, image: Image<'_>, fence: &str, mib: Option<u32>) -> Self {
         let dir = tempfile::Builder::new().prefix("tf").tempdir_in("/var/tmp").expect("a folder");
+        let small = mib.map(|mib| {
+            let state = dir.path().join("m");
+            fs::create_dir(&state).expect("the state folder");
+            let size = format!("size={mib}m");
+            let mounted =
+                Command::new("mount").args(["-t", "tmpfs", "-o", &size, "none"]).arg(&state).status();
+            assert!(mounted.expect("mount").success());
+            SmallDisk(state)
+        });
         let disk = dir.path().join("empty.qcow2");
         let made =
             Command::new("qemu-img").args(["create", "-q", "-f", "qcow2"]).arg(&disk).arg("64M").status();
@@ -129,9 +158,8 @@ impl Zone {
         };
         let manager = place("m", "192.168.100.1");
         let nets: Vec<_> = names.iter().enumerate().map(|(n, name)| place(name, &address(n))).collect();
-        let (file, state) = (dir.path().join("zone.toml"), dir.path().join("m"));
-        let words = ["serve", "--zone", text(&file), "--state", text(&state)];
-        let serve = manager.spawn(binary("manage"), &words);
+        let serve = serve(dir.path(), &manager);
+        let state = dir.path().join("m");
         wait_until("the files to join with", SOON, || {
             names.iter().all(|name| state.join("join").join(format!("{name}.json")).exists())
         });
@@ -139,7 +167,7 @@ impl Zone {
             let agent = agent(dir.path(), &net, &name);
             Host { name, net, agent }
         });
-        let zone = Self { wires, manager, hosts: hosts.collect(), dir, _serve: serve };
+        let zone = Self { wires, manager, hosts: hosts.collect(), serve, disk: small, dir };
         wait_until("the router's VM", SOON, || zone.running().len() == 1);
         wait_until("all guards are heard", SOON, || zone.hears_all());
         zone
@@ -149,6 +177,41 @@ impl Zone {
     pub fn hears_all(&self) -> bool {
         let hosts = self.status()["hosts"].as_array().cloned().unwrap_or_default();
         hosts.iter().all(|host| host["up"] == true && host["standing"] == "in service")
+    }
+
+    /// Starts the manager again.
+    pub fn serve_again(&mut self) {
+        self.serve = serve(self.dir.path(), &self.manager);
+    }
+
+    /// The bytes that are free on the manager's small disk.
+    ///
+    /// # Panics
+    /// Where it has none.
+    pub fn free(&self) -> u64 {
+        let disk = self.disk.as_ref().expect("a small disk");
+        let found = rustix::fs::statvfs(&disk.0).expect("its figures");
+        found.f_bavail * found.f_frsize
+    }
+
+    /// Whether the manager hears all guards; hosts may be out of service.
+    pub fn hears_or_drains_all(&self) -> bool {
+        let hosts = self.status()["hosts"].as_array().cloned().unwrap_or_default();
+        let well = |host: &Value| {
+            host["up"] == true && (host["standing"] == "in service" || host["standing"] == "drained")
+        };
+        !hosts.is_empty() && hosts.iter().all(well)
+    }
+
+    /// Kills a host's guard, where one runs.
+    pub fn kill_guard(&self, host: usize) {
+        let state = self.dir.path().join(&self.hosts[host].name);
+        kill(&processes(|words| words.contains("\0guard\0") && words.contains(&*state.to_string_lossy())));
+    }
+
+    /// Kills the router's QEMU of a host, where it runs.
+    pub fn kill_machine(&self, host: usize) {
+        kill(&qemus(&self.dir.path().join(&self.hosts[host].name)));
     }
 
     /// Starts `manage host` again.
@@ -185,7 +248,8 @@ impl Zone {
         }
     }
 
-    fn status(&self) -> Value {
+    /// The state of everything; null where the manager does not tell.
+    pub fn status(&self) -> Value {
         self.manage(&["status"]).unwrap_or_default()
     }
 
@@ -238,6 +302,11 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap_or_default()
 }
 
+fn serve(dir: &Path, net: &Namespace) -> Process {
+    let (file, state) = (dir.join("zone.toml"), dir.join("m"));
+    net.spawn(binary("manage"), &["serve", "--zone", text(&file), "--state", text(&state)])
+}
+
 fn agent(dir: &Path, net: &Namespace, name: &str) -> Process {
     let (file, state) = (dir.join("m/join").join(format!("{name}.json")), dir.join(name));
     net.spawn(binary("manage"), &["host", "--join", text(&file), "--state", text(&state)])
@@ -246,11 +315,22 @@ fn agent(dir: &Path, net: &Namespace, name: &str) -> Process {
 /// Process ids of the VM's QEMU of a host, by what its command line says.
 fn qemus(state: &Path) -> Vec<PathBuf> {
     let folder = state.join("vm").join(ROUTER);
+    processes(|words| words.starts_with("qemu-system") && words.contains(&*folder.to_string_lossy()))
+}
+
+/// Folders below `/proc` of the processes whose command lines are so.
+fn processes(fits: impl Fn(&str) -> bool) -> Vec<PathBuf> {
     let all = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
     let ours = |path: &PathBuf| {
         let words = fs::read(path.join("cmdline")).unwrap_or_default();
-        let words = String::from_utf8_lossy(&words).into_owned();
-        words.starts_with("qemu-system") && words.contains(&*folder.to_string_lossy())
+        fits(&String::from_utf8_lossy(&words))
     };
     all.filter(ours).collect()
+}
+
+fn kill(processes: &[PathBuf]) {
+    let ids = processes.iter().filter_map(|path| path.file_name()?.to_str()?.parse::<i32>().ok());
+    for id in ids.filter_map(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process(id, rustix::process::Signal::KILL);
+    }
 }

@@ -1,4 +1,6 @@
-//! What takes long of a zone: a host that is lost with a router that forwards.
+//! What takes long of a zone: a host that is lost with a router that forwards, and all parts killed again and again.
+
+mod soak;
 
 use std::time::{Duration, Instant};
 

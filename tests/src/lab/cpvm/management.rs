@@ -14,7 +14,7 @@ use common::{
         tls::{Authority, ClientPolicy, KeyKind, Revoked, ServerTls},
     },
     command::{
-        agent::{AgentControlAnswer, ReadyCommand, StartupProxyCommand},
+        agent::{AgentControlAnswer, ReadyCommand, SetupMsListCommand, StartupProxyCommand},
         console::{
             AllowConsoleAccessCommand, ConsoleAccessAuthenticationAnswer, ConsoleAccessAuthenticationCommand,
             ConsoleProxyLoadReportCommand, LoadInfo, SignedBytes, StartConsoleProxyAgentHttpHandlerCommand,
@@ -23,7 +23,7 @@ use common::{
     token::{Token, TokenKey, ticket},
 };
 
-use super::{LIMIT, WORLD, until};
+use super::{LIMIT, SECOND, WORLD, until};
 
 /// Key of its tickets.
 pub const HASH_KEY: &str = "c2VjcmV0LWhhc2gta2V5LQ";
@@ -63,7 +63,8 @@ pub struct Management {
     pub seen: Mutex<Seen>,
     mood: Mutex<Mood>,
     started: bool,
-    server: OnceLock<Server>,
+    server: Mutex<Option<Server>>,
+    port: OnceLock<u16>,
     _folder: tempfile::TempDir,
 }
 
@@ -82,18 +83,44 @@ impl Management {
             seen: Mutex::default(),
             mood: Mutex::new(Mood::Honest),
             started,
-            server: OnceLock::new(),
+            server: Mutex::default(),
+            port: OnceLock::new(),
             _folder: folder,
         });
         let server =
             Server::bind((address, 0).into(), ServerConfig::default(), tls.unwrap(), management.clone());
-        assert!(management.server.set(server.await.unwrap()).is_ok());
+        let server = server.await.unwrap();
+        management.port.set(server.address().port()).unwrap();
+        *management.server.lock().unwrap() = Some(server);
         management
     }
 
     /// Its port.
     pub fn port(&self) -> u16 {
-        self.server.get().unwrap().address().port()
+        *self.port.get().unwrap()
+    }
+
+    /// A second end at another address, of which the proxy is told; the first one, to be dropped.
+    pub async fn second_server(self: &Arc<Self>) -> Server {
+        let policy = ClientPolicy { strict: false, allow_expired: true };
+        let address = SECOND.parse().unwrap();
+        let tls = ServerTls::new(
+            &self.authority,
+            vec!["management".into()],
+            vec![address],
+            policy,
+            Revoked::default(),
+        );
+        let bound =
+            Server::bind((address, self.port()).into(), ServerConfig::default(), tls.unwrap(), self.clone());
+        let second = bound.await.unwrap();
+        let command = SetupMsListCommand {
+            ms_list: vec![WORLD.into(), SECOND.into()],
+            lb_algorithm: "static".into(),
+            ..SetupMsListCommand::default()
+        };
+        assert!(succeeded(&self.ask(Message::wrap(&command)).await));
+        self.server.lock().unwrap().replace(second).unwrap()
     }
 
     /// From now on it answers so.
@@ -108,7 +135,7 @@ impl Management {
 
     /// The proxy, where it is there.
     pub fn agent(&self) -> Option<AttachedAgent> {
-        self.server.get().unwrap().agents().named("v-42-VM")
+        self.server.lock().unwrap().as_ref().unwrap().agents().named("v-42-VM")
     }
 
     /// Sends a command and waits for the answer.

@@ -1,6 +1,11 @@
 //! The management server that a secondary storage VM joins, and what it asks of it.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use common::{
     channel::{
@@ -9,7 +14,7 @@ use common::{
         tls::{Authority, ClientPolicy, KeyKind, Revoked, ServerTls},
     },
     command::{
-        agent::ReadyCommand,
+        agent::{ReadyCommand, SetupMsListCommand},
         storage::{DownloadAnswer, DownloadCommand, DownloadProgressCommand, DownloadStatus},
     },
 };
@@ -19,6 +24,8 @@ use super::LIMIT;
 
 /// Address of the management server, on the VM's management network.
 pub(super) const SERVER: &str = "10.1.1.5";
+/// Address of another one; an NFS server's, too.
+const SECOND: &str = "10.1.1.7";
 
 struct Office(watch::Sender<Option<AttachedAgent>>);
 
@@ -54,25 +61,39 @@ pub(super) fn boot_line() -> String {
 /// A management server; it stops with the runtime.
 pub struct Desk {
     seen: watch::Receiver<Option<AttachedAgent>>,
-    _server: Server,
+    office: Arc<Office>,
+    authority: Authority,
+    server: Mutex<Server>,
+}
+
+/// Listens at an address.
+async fn bind(authority: &Authority, address: &str, office: &Arc<Office>) -> Server {
+    let address: SocketAddr = format!("{address}:8250").parse().unwrap();
+    let policy = ClientPolicy { strict: false, allow_expired: true };
+    let tls = ServerTls::new(authority, vec![], vec![address.ip()], policy, Revoked::default());
+    Server::bind(address, ServerConfig::default(), tls.unwrap(), office.clone()).await.unwrap()
 }
 
 impl Desk {
     /// Listens at its address; its authority lies in `folder`.
     pub(super) async fn open(folder: &Path) -> Self {
         let authority = Authority::open(&folder.join("ca"), "ca.suite", KeyKind::P256).unwrap();
-        let address: SocketAddr = format!("{SERVER}:8250").parse().unwrap();
-        let tls = ServerTls::new(
-            &authority,
-            vec![],
-            vec![address.ip()],
-            ClientPolicy { strict: false, allow_expired: true },
-            Revoked::default(),
-        );
         let (sender, seen) = watch::channel(None);
         let office = Arc::new(Office(sender));
-        let server = Server::bind(address, ServerConfig::default(), tls.unwrap(), office).await.unwrap();
-        Self { seen, _server: server }
+        let server = Mutex::new(bind(&authority, SERVER, &office).await);
+        Self { seen, office, authority, server }
+    }
+
+    /// A second management server, of which the VM is told; the first one, to be dropped.
+    pub async fn second_server(&self) -> Server {
+        let second = bind(&self.authority, SECOND, &self.office).await;
+        let command = SetupMsListCommand {
+            ms_list: vec![SERVER.into(), SECOND.into()],
+            lb_algorithm: "static".into(),
+            ..SetupMsListCommand::default()
+        };
+        assert!(self.ask(&command).await.result());
+        std::mem::replace(&mut *self.server.lock().unwrap(), second)
     }
 
     /// Waits until a VM is there that is not about to go.
