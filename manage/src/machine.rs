@@ -60,7 +60,7 @@ fn plug(zone: &Zone, vm: &Vm, nic: &NicRow) -> Option<Nic> {
             let network = match &vm.owner {
                 Owner::Network(name) => zone.network(name)?,
                 Owner::Guest(name) => zone.network(&zone.guests.iter().find(|g| g.name == *name)?.network)?,
-                Owner::Ssvm | Owner::Cpvm => return None,
+                Owner::Ssvm(_) | Owner::Cpvm(_) => return None,
             };
             (&network.bridge, network.net, Some(network.gateway))
         }

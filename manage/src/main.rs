@@ -13,6 +13,7 @@ mod index;
 mod machine;
 mod plan;
 mod router;
+mod scale;
 mod serve;
 mod show;
 mod zone;

@@ -126,8 +126,10 @@ fn next(
     let drained = |host: &String| load.get(host).is_some_and(|room| room.drained);
     Ok(match (&view.seen, view.wanted) {
         // A VM of a host that cannot be asked may still run: starting it twice would harm its disk.
-        (Seen::Unknown, _) | (Seen::Off, Wanted::Stopped | Wanted::Removed) => None,
-        (Seen::On { host, .. }, Wanted::Stopped | Wanted::Removed) => Some(Action::Stop(host.clone())),
+        (Seen::Unknown, _) | (Seen::Off, Wanted::Stopped | Wanted::Spare | Wanted::Removed) => None,
+        (Seen::On { host, .. }, Wanted::Stopped | Wanted::Spare | Wanted::Removed) => {
+            Some(Action::Stop(host.clone()))
+        }
         (Seen::Off, Wanted::Running) if view.waits => None,
         (Seen::Off, Wanted::Running) => {
             let host = place(view, load, placement)?;

@@ -103,6 +103,10 @@ ALTER TABLE certificate ADD COLUMN expires INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE certificate ADD COLUMN revoked INTEGER;
 CREATE INDEX certificate_owner ON certificate (owner);
 ",
+    "
+ALTER TABLE template ADD COLUMN ssvm TEXT NOT NULL DEFAULT '';
+UPDATE template SET ssvm = coalesce((SELECT name FROM vm WHERE owner = 'ssvm'), '');
+",
 ];
 
 /// Runs the steps that this database has not seen, each in its own transaction.

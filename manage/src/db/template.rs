@@ -48,6 +48,9 @@ pub(crate) struct Template {
     pub(crate) checksum: Option<String>,
     /// How far it is.
     pub(crate) state: TemplateState,
+    /// Instance name of the SSVM that brings it.
+    #[serde(default)]
+    pub(crate) ssvm: String,
     /// Job in the SSVM.
     pub(crate) job: Option<String>,
     /// 0 to 100.
@@ -65,7 +68,7 @@ pub(crate) struct Template {
 }
 
 const COLUMNS: &str = "id, name, store, url, format, checksum, state, job, percent, size, physical_size, path, \
-                       stored_checksum, error";
+                       stored_checksum, error, ssvm";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Template> {
     let state: String = row.get(6)?;
@@ -86,6 +89,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Template> {
         path: row.get(11)?,
         stored_checksum: row.get(12)?,
         error: row.get(13)?,
+        ssvm: row.get(14)?,
     })
 }
 
@@ -99,6 +103,7 @@ impl Db {
         url: &str,
         format: &str,
         checksum: Option<&str>,
+        ssvm: &str,
     ) -> Result<Option<Template>, DbError> {
         let mut connection = self.get();
         let transaction = connection.transaction()?;
@@ -107,9 +112,9 @@ impl Db {
             (name, store),
         )?;
         let added = transaction.execute(
-            "INSERT INTO template (name, store, url, format, checksum, state, created)
-             VALUES (?1, ?2, ?3, ?4, ?5, 'downloading', ?6) ON CONFLICT (name, store) DO NOTHING",
-            (name, store, url, format, checksum, now()),
+            "INSERT INTO template (name, store, url, format, checksum, state, created, ssvm)
+             VALUES (?1, ?2, ?3, ?4, ?5, 'downloading', ?6, ?7) ON CONFLICT (name, store) DO NOTHING",
+            (name, store, url, format, checksum, now(), ssvm),
         )?;
         if added == 0 {
             return Ok(None);
@@ -124,7 +129,7 @@ impl Db {
     pub(crate) fn put_template(&self, template: &Template) -> Result<(), DbError> {
         self.get().execute(
             "UPDATE template SET state = ?2, job = ?3, percent = ?4, size = ?5, physical_size = ?6, path = ?7,
-             stored_checksum = ?8, error = ?9 WHERE id = ?1",
+             stored_checksum = ?8, error = ?9, ssvm = ?10 WHERE id = ?1",
             (
                 template.id,
                 template.state.text(),
@@ -135,9 +140,16 @@ impl Db {
                 &template.path,
                 &template.stored_checksum,
                 &template.error,
+                &template.ssvm,
             ),
         )?;
         Ok(())
+    }
+
+    /// How many downloads an SSVM has under way.
+    pub(crate) fn downloads_of(&self, ssvm: &str) -> Result<u32, DbError> {
+        let sql = "SELECT count(*) FROM template WHERE state = 'downloading' AND ssvm = ?1";
+        Ok(self.get().prepare_cached(sql)?.query_row([ssvm], |row| row.get(0))?)
     }
 
     /// All templates by number.

@@ -104,12 +104,14 @@ fn a_token_is_good_once() {
 #[test]
 fn a_template_that_failed_may_be_asked_for_again() {
     let db = Db::in_memory().unwrap();
-    let mut first = db.add_template("t", "nfs1", "http://a/t", "QCOW2", None).unwrap().unwrap();
-    assert!(db.add_template("t", "nfs1", "http://a/t", "QCOW2", None).unwrap().is_none());
+    let mut first = db.add_template("t", "nfs1", "http://a/t", "QCOW2", None, "s-2-VM").unwrap().unwrap();
+    assert!(db.add_template("t", "nfs1", "http://a/t", "QCOW2", None, "s-2-VM").unwrap().is_none());
     first.state = TemplateState::Failed;
     db.put_template(&first).unwrap();
-    let second = db.add_template("t", "nfs1", "http://b/t", "QCOW2", Some("{MD5}aa")).unwrap().unwrap();
+    let second =
+        db.add_template("t", "nfs1", "http://b/t", "QCOW2", Some("{MD5}aa"), "s-5-VM").unwrap().unwrap();
     assert_eq!((second.state, second.url.as_str()), (TemplateState::Downloading, "http://b/t"));
+    assert_eq!((db.downloads_of("s-5-VM").unwrap(), db.downloads_of("s-2-VM").unwrap()), (1, 0));
     assert_eq!(db.templates().unwrap().len(), 1);
 }
 
@@ -161,4 +163,32 @@ fn events_are_bounded() {
     assert_eq!((events.len(), &*events[0].text, &*events[499].text), (500, "100", "599"));
     let later = db.events(1000, events[497].id).unwrap();
     assert_eq!(later, events[498..], "those after one");
+}
+
+#[test]
+fn of_several_ssvms_the_first_one_runs_and_the_others_are_spare() {
+    let mut zone = example();
+    zone.system.ssvm_max = 3;
+    let db = Db::in_memory().unwrap();
+    db.take_zone(&zone).unwrap();
+    let of = |db: &Db| -> Vec<(String, Wanted)> {
+        let vms = db.vms().unwrap().into_iter();
+        vms.filter(|vm| vm.kind == Kind::Ssvm).map(|vm| (vm.name, vm.wanted)).collect()
+    };
+    let all = of(&db);
+    assert_eq!(
+        all.iter().map(|(_, wanted)| *wanted).collect::<Vec<_>>(),
+        [Wanted::Running, Wanted::Spare, Wanted::Spare]
+    );
+    let addresses: std::collections::BTreeSet<_> =
+        db.vms().unwrap().iter().flat_map(|vm| vm.nics.clone()).map(|nic| nic.address).collect();
+    assert_eq!(addresses.len(), db.vms().unwrap().iter().map(|vm| vm.nics.len()).sum::<usize>());
+    db.want(db.vms().unwrap()[2].id, Wanted::Running).unwrap();
+    zone.system.ssvm_max = 1;
+    db.take_zone(&zone).unwrap();
+    let left: Vec<_> = of(&db).into_iter().map(|(_, wanted)| wanted).collect();
+    assert_eq!(left, [Wanted::Running, Wanted::Removed, Wanted::Removed]);
+    zone.system.ssvm_max = 2;
+    db.take_zone(&zone).unwrap();
+    assert_eq!(of(&db)[1].1, Wanted::Spare, "back as a spare");
 }

@@ -57,10 +57,10 @@ impl Kind {
 pub(crate) enum Owner {
     /// The network of that name.
     Network(String),
-    /// The zone's SSVM.
-    Ssvm,
-    /// The zone's CPVM.
-    Cpvm,
+    /// The zone's SSVM of that number, from 1.
+    Ssvm(u32),
+    /// The zone's CPVM of that number, from 1.
+    Cpvm(u32),
     /// The guest of that name.
     Guest(String),
 }
@@ -69,8 +69,10 @@ impl Owner {
     fn text(&self) -> String {
         match self {
             Self::Network(name) => format!("network/{name}"),
-            Self::Ssvm => "ssvm".to_owned(),
-            Self::Cpvm => "cpvm".to_owned(),
+            Self::Ssvm(1) => "ssvm".to_owned(),
+            Self::Cpvm(1) => "cpvm".to_owned(),
+            Self::Ssvm(number) => format!("ssvm/{number}"),
+            Self::Cpvm(number) => format!("cpvm/{number}"),
             Self::Guest(name) => format!("guest/{name}"),
         }
     }
@@ -79,8 +81,10 @@ impl Owner {
         match text.split_once('/') {
             Some(("network", name)) => Some(Self::Network(name.to_owned())),
             Some(("guest", name)) => Some(Self::Guest(name.to_owned())),
-            None if text == "ssvm" => Some(Self::Ssvm),
-            None if text == "cpvm" => Some(Self::Cpvm),
+            Some(("ssvm", number)) => number.parse().ok().map(Self::Ssvm),
+            Some(("cpvm", number)) => number.parse().ok().map(Self::Cpvm),
+            None if text == "ssvm" => Some(Self::Ssvm(1)),
+            None if text == "cpvm" => Some(Self::Cpvm(1)),
             _ => None,
         }
     }
@@ -88,8 +92,8 @@ impl Owner {
     fn kind(&self) -> Kind {
         match self {
             Self::Network(_) => Kind::Router,
-            Self::Ssvm => Kind::Ssvm,
-            Self::Cpvm => Kind::Cpvm,
+            Self::Ssvm(_) => Kind::Ssvm,
+            Self::Cpvm(_) => Kind::Cpvm,
             Self::Guest(_) => Kind::Guest,
         }
     }
@@ -102,6 +106,8 @@ pub(crate) enum Wanted {
     Running,
     /// The operator stopped it.
     Stopped,
+    /// It is one of several, of which fewer are enough now.
+    Spare,
     /// The zone file has it no longer.
     Removed,
 }
@@ -112,12 +118,13 @@ impl Wanted {
         match self {
             Self::Running => "running",
             Self::Stopped => "stopped",
+            Self::Spare => "spare",
             Self::Removed => "removed",
         }
     }
 
     fn read(text: &str) -> Option<Self> {
-        [Self::Running, Self::Stopped, Self::Removed].into_iter().find(|w| w.text() == text)
+        [Self::Running, Self::Stopped, Self::Spare, Self::Removed].into_iter().find(|w| w.text() == text)
     }
 }
 
@@ -204,8 +211,12 @@ impl Db {
     pub(crate) fn take_zone(&self, zone: &Zone) -> Result<(), DbError> {
         let mut owners = Vec::new();
         owners.extend(zone.networks.iter().map(|n| Owner::Network(n.name.clone())));
-        owners.extend(zone.system.ssvm.then_some(Owner::Ssvm));
-        owners.extend(zone.system.cpvm.then_some(Owner::Cpvm));
+        if zone.system.ssvm {
+            owners.extend((1..=zone.system.ssvm_max).map(Owner::Ssvm));
+        }
+        if zone.system.cpvm {
+            owners.extend((1..=zone.system.cpvm_max).map(Owner::Cpvm));
+        }
         owners.extend(zone.guests.iter().map(|g| Owner::Guest(g.name.clone())));
 
         let mut connection = self.get();
@@ -216,11 +227,16 @@ impl Db {
         )?;
         for owner in owners {
             let kind = owner.kind();
+            // The others of several are started when there is enough to do.
+            let first = match owner {
+                Owner::Ssvm(2..) | Owner::Cpvm(2..) => Wanted::Spare,
+                _ => Wanted::Running,
+            };
             transaction.execute(
                 "INSERT INTO vm (owner, name, kind, uuid, vnc_password, keystore_password, wanted)
-                 VALUES (?1, ?2, ?3, ?2, ?4, ?5, 'running')
-                 ON CONFLICT (owner) DO UPDATE SET wanted = iif(wanted = 'removed', 'running', wanted)",
-                (owner.text(), random_uuid(), kind.text(), random_word(8), random_word(16)),
+                 VALUES (?1, ?2, ?3, ?2, ?4, ?5, ?6)
+                 ON CONFLICT (owner) DO UPDATE SET wanted = iif(wanted = 'removed', ?6, wanted)",
+                (owner.text(), random_uuid(), kind.text(), random_word(8), random_word(16), first.text()),
             )?;
             let id: i64 =
                 transaction
@@ -361,7 +377,7 @@ fn nics(transaction: &Transaction<'_>, zone: &Zone, owner: &Owner, id: i64) -> R
                 None => from_range(transaction, zone, id, 2, Traffic::Public, &zone.public),
             }
         }
-        Owner::Ssvm | Owner::Cpvm => {
+        Owner::Ssvm(_) | Owner::Cpvm(_) => {
             fixed(transaction, id, 0, Traffic::Control, "control", control, None)?;
             from_range(transaction, zone, id, 1, Traffic::Management, &zone.management.segment)?;
             from_range(transaction, zone, id, 2, Traffic::Public, &zone.public)

@@ -21,12 +21,13 @@ use super::{
     renew::{self, DAYS},
 };
 use crate::{
-    db::Vm,
+    db::{DbError, Owner, Vm},
     ids::random_uuid,
     index::Index,
     machine,
     plan::Action,
     router::{self, Rules},
+    zone::Zone,
 };
 
 /// Longest start: boot arguments, SSH and files have their own limits below it.
@@ -143,9 +144,9 @@ pub(super) async fn run_script(
 
 async fn configure(manage: &Manage, vm: &Vm, host: &str, start_id: &str) -> Result<(), String> {
     let db = &manage.zoned.db;
-    let vms = db.vms().map_err(|error| error.to_string())?;
-    let vm = vms.iter().find(|v| v.id == vm.id).ok_or("it is not in the database")?;
     let zone = manage.zoned.zone();
+    let vms = network(manage, &zone, vm).map_err(|error| error.to_string())?;
+    let vm = vms.first().ok_or("it is not in the database")?;
     let index = Index::new(&zone, &vms);
     let rules = Rules::of(&index, vm).ok_or("the zone file has its network no longer")?;
     let passwords = drive::passwords(&index, vm);
@@ -168,6 +169,15 @@ async fn configure(manage: &Manage, vm: &Vm, host: &str, start_id: &str) -> Resu
     db.configured(vm.id, start_id, &applied, &sent).map_err(|error| error.to_string())?;
     manage.zoned.event(&vm.name, &format!("has its {} documents", documents.len()));
     Ok(())
+}
+
+/// A router, as it is in the database now, and the guests of its network.
+fn network(manage: &Manage, zone: &Zone, router: &Vm) -> Result<Vec<Vm>, DbError> {
+    let Owner::Network(name) = &router.owner else { return Ok(Vec::new()) };
+    let guests = zone.guests.iter().filter(|guest| guest.network == *name).map(|guest| &guest.name);
+    let names = std::iter::once(&router.name).chain(guests);
+    let found = names.map(|name| manage.zoned.db.vm(name));
+    found.filter_map(Result::transpose).collect()
 }
 
 /// Asks a router for its version, which it tells once its boot is done (router contract 1.8).

@@ -77,7 +77,7 @@ pub(super) fn apply(manage: &Arc<Manage>, seen: &[String]) -> Result<Vec<String>
         }
     }
     if let Some(commands) = stores {
-        manage.seen().stores.retain(|name, _| new.store(name).is_some());
+        manage.seen().stores.retain(|(name, _), _| new.store(name).is_some());
         for agent in manage.agents.get().map(|agents| agents.all()).unwrap_or_default() {
             if agent.class() == SSVM {
                 tokio::spawn(tell_stores(manage.clone(), agent, commands.clone()));
@@ -100,7 +100,7 @@ async fn tell_roll(agent: AttachedAgent, command: Message) {
 async fn tell_stores(manage: Arc<Manage>, agent: AttachedAgent, commands: Vec<Message>) {
     match agent.send(commands, SendOptions::in_sequence().within(ATTACH)).await {
         Ok(answers) => {
-            store::attached(&manage, &answers);
+            store::attached(&manage, agent.name(), &answers);
             store::attach_again(manage, agent).await;
         }
         Err(error) => agent.close(&format!("it did not take the stores: {error}")),

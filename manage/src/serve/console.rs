@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use common::{
-    channel::message::{AnswerBase, Base, Message},
+    channel::{
+        message::{AnswerBase, Base, Message},
+        server::AttachedAgent,
+    },
     command::{
         agent::{AgentControlAnswer, Answer},
         console::{
@@ -17,7 +20,7 @@ use common::{
 };
 use subtle::ConstantTimeEq;
 
-use super::{Manage, answer::ask};
+use super::{Manage, answer::ask, crew};
 use crate::{
     api::{ConsoleUrl, Look},
     db::{ConsoleSession, Kind, Redeem, Vm, random_word},
@@ -56,10 +59,10 @@ pub(super) async fn url(manage: &Manage, name: &str, look: Look) -> Result<Conso
         return Err(format!("{name} has no screen: only guests have"));
     }
     let host = running_on(manage, &vm).ok_or_else(|| format!("{name} does not run"))?;
-    let vms = manage.zoned.db.vms().map_err(|error| error.to_string())?;
-    let proxy = vms.iter().find(|v| v.kind == Kind::Cpvm).ok_or("The zone has no CPVM (system.cpvm)")?;
+    let (proxy, cpvm) = crew::pick(manage, Kind::Cpvm)?;
     let public = proxy.address(Traffic::Public).ok_or("The CPVM has no public address")?;
-    let cpvm = manage.agent(&proxy.name).ok_or_else(|| format!("{} has not joined yet", proxy.name))?;
+    // Counted from now on, so that the proxy is not stopped before the browser is there.
+    manage.seen().work.hand_out(&proxy.name);
     let hypervisor = manage.agent(&host).ok_or_else(|| format!("Host {host} is not connected"))?;
 
     let id = u64::try_from(vm.id).unwrap_or_default();
@@ -192,13 +195,14 @@ async fn follow(
 }
 
 /// Takes the load report of a CPVM: sessions that have ended.
-pub(super) fn report(manage: &Manage, command: &Message) -> Message {
+pub(super) fn report(manage: &Manage, cpvm: &AttachedAgent, command: &Message) -> Message {
     let load = command
         .read::<ConsoleProxyLoadReportCommand>()
         .map_err(|error| error.to_string())
         .and_then(|report| LoadInfo::parse(&report.load_info).map_err(|error| error.to_string()));
     match load {
         Ok(load) => {
+            manage.seen().work.told(cpvm.name(), load.connections.len());
             for session in load.removed_sessions.unwrap_or_default() {
                 if let Err(error) = manage.zoned.db.end_console_session(&session) {
                     tracing::error!("{error}");

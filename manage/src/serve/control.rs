@@ -50,11 +50,12 @@ pub(super) fn open(manage: Arc<Manage>) -> Result<JoinHandle<()>, ServeError> {
     let slots = Arc::new(Semaphore::new(AT_ONCE));
     Ok(tokio::spawn(async move {
         loop {
+            // Who comes when all are taken waits for one.
+            let Ok(slot) = slots.clone().acquire_owned().await else { return };
             let Ok((stream, _)) = listener.accept().await else {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 continue;
             };
-            let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
             let manage = manage.clone();
             tokio::spawn(async move {
                 if let Err(error) = serve(&manage, stream).await {
@@ -109,11 +110,9 @@ async fn answer(manage: &Arc<Manage>, request: Request) -> Result<serde_json::Va
     // What an operator was told is not lost with the database's file.
     if changes && done.is_ok() {
         let zoned = manage.zoned.clone();
-        let copied = tokio::task::spawn_blocking(move || zoned.db.copy()).await;
-        match copied {
-            Ok(Err(error @ DbError::Damaged(_))) => return Err(error.to_string()),
-            Ok(Err(error)) => manage.zoned.trouble(&error),
-            _ => {}
+        let copied = tokio::task::spawn_blocking(move || zoned.copy()).await;
+        if let Ok(Err(error @ DbError::Damaged(_))) = copied {
+            return Err(error.to_string());
         }
     }
     done

@@ -66,7 +66,7 @@ impl Manager for Door {
                 }
                 self.0.seen().reports.insert(agent.name().to_owned(), report.vms);
             }
-            Some(Who::Ssvm) => store::attached(&self.0, &answers),
+            Some(Who::Ssvm) => store::attached(&self.0, agent.name(), &answers),
             Some(Who::Cpvm) | None => {}
         }
         Ok(())
@@ -88,7 +88,7 @@ impl Manager for Door {
             ConsoleAccessAuthenticationCommand::CLASS if is_cpvm => {
                 console::authenticate(&self.0, &command).await
             }
-            ConsoleProxyLoadReportCommand::CLASS if is_cpvm => console::report(&self.0, &command),
+            ConsoleProxyLoadReportCommand::CLASS if is_cpvm => console::report(&self.0, agent, &command),
             _ => Message::wrap(&AgentControlAnswer { answer: AnswerBase::ok() }),
         }
     }
@@ -111,6 +111,9 @@ impl Manager for Door {
         let replaced = self.0.agent(agent.name()).is_some();
         if who(agent.class()) == Some(Who::Host) && !replaced {
             self.0.seen().reports.remove(agent.name());
+        }
+        if !replaced {
+            self.0.seen().stores.retain(|(_, ssvm), _| ssvm != agent.name());
         }
         self.0.poke.notify_one();
     }

@@ -9,7 +9,7 @@ use std::{
 use common::command::host::{Power, VmReport};
 use sha2::{Digest, Sha256};
 
-use super::{Failure, Manage, act};
+use super::{Failure, Manage, act, crew};
 use crate::{
     db::{DbError, Owner, Vm},
     fence,
@@ -46,14 +46,17 @@ pub(super) async fn drive(manage: Arc<Manage>) {
 }
 
 /// Seconds on a clock that nobody sets.
-fn seconds() -> u64 {
+pub(super) fn seconds() -> u64 {
     fence::now().as_secs()
 }
 
 /// Looks at everything, and marks as busy what must be done something to.
 fn round(manage: &Arc<Manage>) -> Result<Vec<(Vm, Action)>, DbError> {
-    let vms = manage.zoned.db.vms()?;
+    let mut vms = manage.zoned.db.vms()?;
     make_sure(manage)?;
+    if crew::adjust(manage, &vms)? {
+        vms = manage.zoned.db.vms()?;
+    }
     let views = views(manage, &vms);
     let mut hosts: BTreeMap<String, Room> = manage
         .seen()

@@ -9,6 +9,7 @@ mod answer;
 mod apply;
 mod console;
 mod control;
+mod crew;
 mod door;
 mod drive;
 mod join;
@@ -104,7 +105,16 @@ struct Zoned {
     revoked: Revoked,
     state: PathBuf,
     /// What is wrong with the database, and what to do.
-    trouble: Mutex<Option<String>>,
+    trouble: Mutex<Trouble>,
+}
+
+/// What is wrong with the database.
+#[derive(Default)]
+struct Trouble {
+    /// It cannot be read or written.
+    file: Option<String>,
+    /// Its copy is old.
+    copy: Option<String>,
 }
 
 impl Zoned {
@@ -117,28 +127,48 @@ impl Zoned {
     fn event(&self, subject: &str, text: &str) {
         tracing::info!("{subject}: {text}");
         match self.db.event(subject, text) {
-            Ok(()) => *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None,
+            Ok(()) => self.troubles().file = None,
             Err(error) => self.trouble(&error),
         }
     }
 
+    fn troubles(&self) -> MutexGuard<'_, Trouble> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Says once what is wrong with the database, and goes on saying it on the screen.
     fn trouble(&self, error: &DbError) {
-        let text = format!("{}: {error}", self.state.display());
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        if trouble.as_ref() != Some(&text) {
-            tracing::error!("{text}");
-            *trouble = Some(text);
+        say(&mut self.troubles().file, format!("{}: {error}", self.state.display()));
+    }
+
+    /// Brings the database's copy up to date; says once where that fails.
+    fn copy(&self) -> Result<(), DbError> {
+        let done = self.db.copy();
+        match &done {
+            Ok(()) => self.troubles().copy = None,
+            Err(error) => {
+                let text = format!("{}: the copy of the database is old: {error}", self.state.display());
+                say(&mut self.troubles().copy, text);
+            }
         }
+        done
     }
 
     /// After trouble: sees whether the database can be written again.
     fn try_again(&self) {
-        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        let trouble = self.troubles().file.is_some();
         if trouble && self.db.event("database", "can be written again").is_ok() {
             tracing::info!("database: can be written again");
-            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            self.troubles().file = None;
         }
+    }
+}
+
+/// Keeps what is wrong; logs what is new.
+fn say(place: &mut Option<String>, text: String) {
+    if place.as_ref() != Some(&text) {
+        tracing::error!("{text}");
+        *place = Some(text);
     }
 }
 
@@ -155,8 +185,10 @@ struct Seen {
     homeless: BTreeMap<i64, String>,
     /// VMs with which something went wrong.
     failed: HashMap<i64, Failure>,
-    /// Stores that the SSVM could not attach, with the reason.
-    stores: BTreeMap<String, String>,
+    /// Stores that an SSVM could not attach, with the reason.
+    stores: BTreeMap<(String, String), String>,
+    /// What SSVMs and CPVMs have to do.
+    work: crew::Work,
 }
 
 /// Something went wrong with a VM.
@@ -270,9 +302,7 @@ pub(crate) async fn run(zone_file: &Path, state: &Path) -> Result<(), ServeError
     page.abort();
     control.abort();
     server.stop().await;
-    if let Err(error) = zoned.db.copy() {
-        tracing::error!("The copy of the database is old: {error}");
-    }
+    let _ = zoned.copy();
     let _ = std::fs::remove_file(control::socket(&zoned.state));
     Ok(())
 }
@@ -305,13 +335,14 @@ async fn keep_copy(zoned: Arc<Zoned>) {
         let work = move || -> Result<i64, DbError> {
             let changes = working.db.changes()?;
             if before != Some(changes) {
-                working.db.copy()?;
+                working.copy()?;
             }
             Ok(changes)
         };
         match tokio::task::spawn_blocking(work).await {
             Ok(Ok(changes)) => copied = Some(changes),
-            Ok(Err(error)) => zoned.trouble(&error),
+            // It has been said.
+            Ok(Err(_)) => copied = None,
             Err(error) => tracing::error!("the copy of the database is old: {error}"),
         }
         tokio::time::sleep(COPY).await;

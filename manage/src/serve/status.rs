@@ -1,6 +1,6 @@
 //! The state of everything, for the screen.
 
-use std::{sync::PoisonError, time::Instant};
+use std::{collections::BTreeMap, time::Instant};
 
 use common::channel::server::AttachedAgent;
 
@@ -50,7 +50,10 @@ pub(super) fn status(manage: &Manage) -> Result<Status, DbError> {
         ready: hosts.iter().all(|h| h.up)
             && vms.iter().all(settled)
             && stores.iter().all(|store| store.error.is_none()),
-        trouble: zoned.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        trouble: {
+            let trouble = zoned.troubles();
+            trouble.file.clone().or_else(|| trouble.copy.clone())
+        },
         hosts,
         vms,
         stores,
@@ -69,9 +72,16 @@ fn stores(manage: &Manage) -> Vec<StoreStatus> {
             StoreKind::S3 { .. } => "s3",
         }
         .to_owned(),
-        error: failed.get(&store.name).cloned(),
+        error: reasons(&failed, &store.name),
     });
     stores.collect()
+}
+
+/// Why SSVMs could not attach a store.
+fn reasons(failed: &BTreeMap<(String, String), String>, store: &str) -> Option<String> {
+    let of = failed.iter().filter(|((name, _), _)| name == store);
+    let said: Vec<String> = of.map(|((_, ssvm), reason)| format!("{ssvm}: {reason}")).collect();
+    (!said.is_empty()).then(|| said.join("; "))
 }
 
 fn vm_status(manage: &Manage, vm: &Vm, view: &View) -> VmStatus {
@@ -97,7 +107,7 @@ fn vm_status(manage: &Manage, vm: &Vm, view: &View) -> VmStatus {
         name: vm.name.clone(),
         owner: match &vm.owner {
             Owner::Network(name) | Owner::Guest(name) => name.clone(),
-            Owner::Ssvm | Owner::Cpvm => String::new(),
+            Owner::Ssvm(_) | Owner::Cpvm(_) => String::new(),
         },
         kind: vm.kind.text().to_owned(),
         wanted: vm.wanted.text().to_owned(),

@@ -91,24 +91,30 @@ pub(super) fn setup(db: &Db, zone: &Zone) -> Result<Vec<Message>, String> {
 }
 
 /// Takes the answers to [`setup`]: which stores are attached.
-pub(super) fn attached(manage: &Manage, answers: &[Message]) {
+pub(super) fn attached(manage: &Manage, ssvm: &str, answers: &[Message]) {
     let zone = manage.zoned.zone();
     let nfs = zone.stores.iter().filter(|s| matches!(s.kind, StoreKind::Nfs { .. }));
     for (store, answer) in nfs.zip(answers.iter().skip(2)) {
-        note(manage, &store.name, answer.result().then_some(()).ok_or_else(|| answer.details().to_owned()));
+        note(
+            manage,
+            ssvm,
+            &store.name,
+            answer.result().then_some(()).ok_or_else(|| answer.details().to_owned()),
+        );
     }
     for answer in answers.iter().take(2).filter(|answer| !answer.result()) {
-        manage.zoned.event("ssvm", &format!("set-up: {}", answer.details()));
+        manage.zoned.event(ssvm, &format!("set-up: {}", answer.details()));
     }
 }
 
-fn note(manage: &Manage, store: &str, result: Result<(), String>) {
+fn note(manage: &Manage, ssvm: &str, store: &str, result: Result<(), String>) {
+    let key = (store.to_owned(), ssvm.to_owned());
     let mut seen = manage.seen();
     let news = match &result {
-        Ok(()) => seen.stores.remove(store).is_some().then(|| "is attached after all".to_owned()),
+        Ok(()) => seen.stores.remove(&key).is_some().then(|| format!("is attached by {ssvm} after all")),
         Err(reason) => {
-            let before = seen.stores.insert(store.to_owned(), reason.clone());
-            (before.as_ref() != Some(reason)).then(|| format!("cannot be attached: {reason}"))
+            let before = seen.stores.insert(key, reason.clone());
+            (before.as_ref() != Some(reason)).then(|| format!("cannot be attached by {ssvm}: {reason}"))
         }
     };
     drop(seen);
@@ -120,7 +126,8 @@ fn note(manage: &Manage, store: &str, result: Result<(), String>) {
 /// Tries the stores that could not be attached until they are, or the agent has gone.
 pub(super) async fn attach_again(manage: Arc<Manage>, agent: AttachedAgent) {
     loop {
-        let failed: Vec<String> = manage.seen().stores.keys().cloned().collect();
+        let own = |(store, ssvm): &(String, String)| (ssvm == agent.name()).then(|| store.clone());
+        let failed: Vec<String> = manage.seen().stores.keys().filter_map(own).collect();
         if failed.is_empty() || agent.is_closed() {
             return;
         }
@@ -130,7 +137,7 @@ pub(super) async fn attach_again(manage: Arc<Manage>, agent: AttachedAgent) {
             let Some(store) = zone.store(&name) else { continue };
             if let Ok(Some(command)) = attach(&manage.zoned.db, &zone, store) {
                 let result = ask::<SecStorageSetupAnswer>(&agent, command, ATTACH).await;
-                note(&manage, &name, result.map(drop));
+                note(&manage, agent.name(), &name, result.map(drop));
             }
         }
     }

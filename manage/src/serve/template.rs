@@ -1,6 +1,9 @@
 //! Templates and snapshots: orders to the SSVM, and how far they are (secondary storage 2.6, 2.7, 2.13).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use common::{
     channel::{message::Message, server::AttachedAgent},
@@ -10,7 +13,7 @@ use common::{
     },
 };
 
-use super::{Manage, answer::ask, answer::ask_any, store};
+use super::{Manage, answer::ask, answer::ask_any, crew, store};
 use crate::{
     api::SnapshotCopied,
     db::{DbError, Kind, Template, TemplateState},
@@ -24,13 +27,9 @@ const LARGEST: i64 = 50 << 30;
 /// Between two looks at a download.
 const POLL: Duration = Duration::from_secs(1);
 const ASK: Duration = Duration::from_secs(60);
+/// How long an SSVM may be away before another one takes over what it was at.
+const AWAY: Duration = Duration::from_secs(30);
 const COPY: Duration = Duration::from_secs(6 * 3600);
-
-fn ssvm(manage: &Manage) -> Result<AttachedAgent, String> {
-    let vms = manage.zoned.db.vms().map_err(|error| error.to_string())?;
-    let vm = vms.iter().find(|vm| vm.kind == Kind::Ssvm).ok_or("The zone has no SSVM (system.ssvm)")?;
-    manage.agent(&vm.name).ok_or_else(|| format!("{} has not joined yet; see `manage status`", vm.name))
-}
 
 /// Begins to download a template.
 pub(super) fn register(
@@ -49,12 +48,13 @@ pub(super) fn register(
     let zone = manage.zoned.zone();
     let known = || zone.stores.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ");
     zone.store(store).ok_or_else(|| format!("There is no store {store:?}; known are {}", known()))?;
-    ssvm(manage)?;
-    let added = manage.zoned.db.add_template(name, store, url, &format, checksum);
+    let (ssvm, _) = crew::pick(manage, Kind::Ssvm)?;
+    let added = manage.zoned.db.add_template(name, store, url, &format, checksum, &ssvm.name);
     let template = added
         .map_err(|error| error.to_string())?
         .ok_or_else(|| format!("{store} has a template {name:?} already, or is about to"))?;
     tokio::spawn(follow(manage.clone(), template.clone()));
+    manage.poke.notify_one();
     Ok(template)
 }
 
@@ -67,15 +67,24 @@ pub(super) fn resume(manage: &Arc<Manage>) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Follows a download to its end; a lost SSVM is waited for.
+/// Follows a download to its end. Its SSVM is waited for; when that is too long away another one begins anew.
 async fn follow(manage: Arc<Manage>, mut template: Template) {
+    let mut heard = Instant::now();
     while template.state == TemplateState::Downloading {
-        if let Ok(agent) = ssvm(&manage)
-            && let Err(reason) = look(&manage, &agent, &mut template).await
-            && !agent.is_closed()
+        if let Some(agent) = manage.agent(&template.ssvm) {
+            heard = Instant::now();
+            if let Err(reason) = look(&manage, &agent, &mut template).await
+                && !agent.is_closed()
+            {
+                template.state = TemplateState::Failed;
+                template.error = Some(reason);
+            }
+        } else if heard.elapsed() > AWAY
+            && let Ok((other, _)) = crew::pick(&manage, Kind::Ssvm)
         {
-            template.state = TemplateState::Failed;
-            template.error = Some(reason);
+            let text = format!("is begun anew by {}: {} is away", other.name, template.ssvm);
+            manage.zoned.event(&format!("template {}", template.name), &text);
+            (template.ssvm, template.job, template.percent) = (other.name, None, 0);
         }
         if let Err(error) = manage.zoned.db.put_template(&template) {
             tracing::error!("{error}");
@@ -214,7 +223,9 @@ pub(super) async fn copy(
         destination: Some(snapshot(to.1, store::data_store(&manage.zoned.db, &zone, target, target_role)?)),
         ..CopyCommand::default()
     };
-    let answer: CopyCmdAnswer = ask(&ssvm(manage)?, Message::wrap(&command), COPY).await?;
+    let (ssvm, agent) = crew::pick(manage, Kind::Ssvm)?;
+    let _busy = crew::Busy::new(manage, &ssvm.name);
+    let answer: CopyCmdAnswer = ask(&agent, Message::wrap(&command), COPY).await?;
     let path = answer.new_data.as_ref().and_then(DataTO::path).ok_or("The SSVM told no new path")?;
     let copied = SnapshotCopied { store: target.name.clone(), path: path.to_owned() };
     let event = format!("was copied from {} to {}:{}", source.name, copied.store, copied.path);

@@ -67,6 +67,16 @@ pub(super) fn zone(file: wire::ZoneFile, folder: &Path) -> Checked<Zone> {
             },
             ssvm: file.system.ssvm,
             cpvm: file.system.cpvm,
+            ssvm_max: within("system.ssvm_max", file.system.ssvm_max, 1, 16)?,
+            ssvm_transfers: within("system.ssvm_transfers", file.system.ssvm_transfers, 1, 10_000)?,
+            cpvm_max: within("system.cpvm_max", file.system.cpvm_max, 1, 16)?,
+            cpvm_sessions: within("system.cpvm_sessions", file.system.cpvm_sessions, 1, 10_000)?,
+            spare_after: Duration::from_secs(within(
+                "system.spare_after",
+                file.system.spare_after,
+                5,
+                86_400,
+            )?),
         },
         control_bridge: bridge("control.bridge", file.control.bridge)?,
         hosts: each("host", file.host, |key, host| {
@@ -442,6 +452,14 @@ fn bridge(key: &str, text: String) -> Checked<String> {
 
 fn positive(key: &str, value: u64) -> Checked<u64> {
     if value == 0 { Err(wrong(key, "0", "must be 1 or more")) } else { Ok(value) }
+}
+
+fn within<T: PartialOrd + Display>(key: &str, value: T, least: T, most: T) -> Checked<T> {
+    if (&least..=&most).contains(&&value) {
+        Ok(value)
+    } else {
+        Err(wrong(key, value.to_string(), format!("must be {least} to {most}")))
+    }
 }
 
 fn memory(key: &str, mib: u64) -> Checked<u64> {

@@ -1,5 +1,7 @@
 //! What differs between two zones, and what that does.
 
+use std::time::Duration;
+
 use super::{Guest, Network, Zone};
 
 /// What applying `new` over `old` does, a line each: `+` comes, `-` goes, `~` changes.
@@ -62,6 +64,11 @@ pub(crate) fn diff(old: &Zone, new: &Zone) -> Result<Vec<String>, String> {
         ("system.ssvm", old.system.ssvm != new.system.ssvm, "the SSVM is started or stopped"),
         ("system.cpvm", old.system.cpvm != new.system.cpvm, "the CPVM is started or stopped"),
         (
+            "system.ssvm_max, ssvm_transfers, cpvm_max, cpvm_sessions or spare_after",
+            crews(old) != crews(new),
+            "as many run as there is to do",
+        ),
+        (
             "system.image or system.memory",
             (&old.system.image, old.system.memory_mib) != (&new.system.image, new.system.memory_mib),
             "when each system VM starts again",
@@ -83,6 +90,11 @@ pub(crate) fn diff(old: &Zone, new: &Zone) -> Result<Vec<String>, String> {
         }
     }
     Ok(lines)
+}
+
+fn crews(zone: &Zone) -> (u32, u32, u32, u32, Duration) {
+    let system = &zone.system;
+    (system.ssvm_max, system.ssvm_transfers, system.cpvm_max, system.cpvm_sessions, system.spare_after)
 }
 
 fn fixed(old: &Zone, new: &Zone) -> Result<(), String> {

@@ -100,6 +100,16 @@ pub(crate) struct System {
     pub(crate) ssvm: bool,
     /// Whether to run a CPVM.
     pub(crate) cpvm: bool,
+    /// SSVMs that run at most.
+    pub(crate) ssvm_max: u32,
+    /// Transfers that an SSVM should have at most.
+    pub(crate) ssvm_transfers: u32,
+    /// CPVMs that run at most.
+    pub(crate) cpvm_max: u32,
+    /// Sessions that a CPVM should have at most.
+    pub(crate) cpvm_sessions: u32,
+    /// How long fewer must have been enough before one is stopped.
+    pub(crate) spare_after: Duration,
 }
 
 /// How a host is chosen for a VM.

@@ -77,6 +77,22 @@ pub(super) struct SystemSection {
     /// Run a CPVM; true.
     #[serde(default = "yes")]
     pub cpvm: bool,
+    /// SSVMs that run at most, 1 to 16; 1. Another one is started while each that runs has `ssvm_transfers` under way.
+    #[serde(default = "single")]
+    pub ssvm_max: u32,
+    /// Transfers that an SSVM should have at most; 5.
+    #[serde(default = "five")]
+    pub ssvm_transfers: u32,
+    /// CPVMs that run at most, 1 to 16; 1. Another one is started while each that runs has `cpvm_sessions`.
+    #[serde(default = "single")]
+    pub cpvm_max: u32,
+    /// Sessions that a CPVM should have at most; 50.
+    #[serde(default = "fifty")]
+    pub cpvm_sessions: u32,
+    /// Seconds, 5 to 86400, for which half of what the others can do must have been enough before one of several that
+    /// has nothing to do is stopped; 300.
+    #[serde(default = "spare_after")]
+    pub spare_after: u64,
 }
 
 /// `[management]`: network of hosts, agents and `manage serve`.
@@ -280,6 +296,22 @@ pub(super) struct GuestSection {
     pub public_key: Option<String>,
     /// Password that the router hands out once.
     pub password: Option<String>,
+}
+
+fn single() -> u32 {
+    1
+}
+
+fn five() -> u32 {
+    5
+}
+
+fn fifty() -> u32 {
+    50
+}
+
+fn spare_after() -> u64 {
+    300
 }
 
 fn one() -> u64 {
