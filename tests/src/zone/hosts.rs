@@ -209,9 +209,14 @@ impl Zone {
         kill(&processes(|words| words.contains("\0guard\0") && words.contains(&*state.to_string_lossy())));
     }
 
+    /// The router's QEMU of a host, as a folder below `/proc`; none where it does not run.
+    pub fn machine(&self, host: usize) -> Vec<PathBuf> {
+        qemus(&self.dir.path().join(&self.hosts[host].name))
+    }
+
     /// Kills the router's QEMU of a host, where it runs.
     pub fn kill_machine(&self, host: usize) {
-        kill(&qemus(&self.dir.path().join(&self.hosts[host].name)));
+        kill(&self.machine(host));
     }
 
     /// Starts `manage host` again.

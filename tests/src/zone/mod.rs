@@ -7,6 +7,7 @@ pub mod manage;
 pub mod network;
 pub mod report;
 pub mod servers;
+pub mod simulated;
 pub mod steps;
 
 use std::{

@@ -1,11 +1,12 @@
-//! Simulated hosts: each joins with its token, speaks TLS from its own address, pings, and does at once what it is told.
+//! Simulated agents: they speak TLS from addresses of their own, ping, and do at once what they are told. The hosts among
+//! them join with their tokens.
 
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -22,7 +23,8 @@ use common::{
         agent::{Answer, ReadyAnswer, ReadyCommand, unsupported},
         host::{
             ModifySshKeysCommand, PingRoutingCommand, Power, ReportAnswer, ReportCommand, RollCommand,
-            RouterAnswer, RouterCommand, StartAnswer, StartCommand, StartupRoutingCommand, VmReport,
+            RouterAnswer, RouterCommand, StartAnswer, StartCommand, StartupRoutingCommand, StopAnswer,
+            StopCommand, VmReport,
         },
     },
 };
@@ -34,8 +36,6 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, rustls};
 
-/// Between two pings.
-const PING: Duration = Duration::from_secs(10);
 /// Longest wait for anything.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Attempts at once to join and to connect; the manager lets in so many strangers.
@@ -43,22 +43,143 @@ const JOINS: usize = 6;
 const CONNECTS: usize = 32;
 const NOBODY: Ids = Ids { management: -1, agent: -1, via: -1 };
 
-/// A host that is only simulated.
-pub(super) struct Member {
-    name: String,
-    address: Ipv4Addr,
-    config: Arc<rustls::ClientConfig>,
-    vms: BTreeMap<String, VmReport>,
+/// What an agent is beside its connection.
+pub trait Role: Send + Sync + 'static {
+    /// Its first message.
+    fn startup(&self) -> Message;
+    /// Its ping.
+    fn ping(&self) -> Message;
+    /// Its answer to a command; ready commands are answered already.
+    fn execute(&self, command: &Message) -> Message;
+    /// The manager has taken it in, or it has lost the manager again.
+    fn connected(&self, _: bool) {}
+}
+
+/// Where an agent connects from, how, and how often it pings.
+pub struct Peer {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its certificates.
+    pub config: Arc<rustls::ClientConfig>,
+    /// Between two pings.
+    pub ping: Duration,
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+impl Peer {
+    /// Connects, and comes back where it loses its connection, until it is aborted.
+    pub async fn live(&self, server: SocketAddr, role: &dyn Role, slots: &Semaphore) {
+        loop {
+            let stream = {
+                let _slot = slots.acquire().await.expect("a slot");
+                self.dial(server).await
+            };
+            if let Ok(stream) = stream {
+                let mut counted = false;
+                let _ = self.talk(stream, role, &mut counted).await;
+                if counted {
+                    role.connected(false);
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    async fn dial(&self, server: SocketAddr) -> Result<Stream, Failure> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((self.address, 0).into())?;
+        let socket = socket.connect(server).await?;
+        socket.set_nodelay(true)?;
+        Ok(stream::connect(socket, self.config.clone(), LIMIT).await?)
+    }
+
+    /// Everything of a connection, until it ends.
+    async fn talk(&self, mut stream: Stream, role: &dyn Role, counted: &mut bool) -> Result<(), Failure> {
+        let flags = Flags::REQUEST.with(Flags::IN_SEQUENCE);
+        let mut sequence = 1;
+        stream.writer.send(&Packet::new(flags, sequence, NOBODY, &[role.startup()]), LIMIT).await?;
+        // Not all at the same moment.
+        let phase = self.ping.mul_f64(f64::from(u32::from(self.address) % 997) / 997.0);
+        let mut pings = tokio::time::interval_at(tokio::time::Instant::now() + phase, self.ping);
+        let mut host_id = -1;
+        loop {
+            tokio::select! {
+                packet = stream.reader.next() => {
+                    let Some(packet) = packet? else { return Ok(()) };
+                    let packet = packet?;
+                    if !packet.is_request() {
+                        continue;
+                    }
+                    let mut answers = Vec::new();
+                    for command in packet.messages()? {
+                        let command = command?;
+                        if command.class != ReadyCommand::CLASS {
+                            answers.push(role.execute(&command));
+                            continue;
+                        }
+                        let ready: ReadyCommand = command.read()?;
+                        if ready.details.is_none() && !*counted {
+                            host_id = ready.host_id.unwrap_or(-1);
+                            *counted = true;
+                            role.connected(true);
+                        }
+                        answers.push(Message::wrap(&ReadyAnswer { details_map: None, answer: AnswerBase::ok() }));
+                    }
+                    stream.writer.send(&packet.response(&answers), LIMIT).await?;
+                }
+                _ = pings.tick() => {
+                    sequence += 1;
+                    let ids = Ids { management: -1, agent: host_id, via: host_id };
+                    let ping = Packet::new(Flags::REQUEST, sequence, ids, &[role.ping()]);
+                    stream.writer.send(&ping, LIMIT).await?;
+                }
+            }
+        }
+    }
+}
+
+/// A host that is only simulated, and that has joined.
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// Its address and certificates.
+    pub peer: Peer,
+}
+
+/// What a simulated host does: what it is told to start runs at once, and scripts succeed.
+pub struct Machine {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// What runs on it.
+    pub vms: Mutex<BTreeMap<String, VmReport>>,
+    ready: Arc<AtomicUsize>,
+}
+
+impl Machine {
+    /// One that runs nothing yet.
+    pub fn new(member: &Member, ready: Arc<AtomicUsize>) -> Self {
+        Self { name: member.name.clone(), address: member.peer.address, vms: Mutex::default(), ready }
+    }
+
+    fn vms(&self) -> BTreeMap<String, VmReport> {
+        self.vms.lock().expect("what runs").clone()
+    }
 }
 
 /// All of them.
-pub(super) struct Crowd {
+pub struct Crowd {
     ready: Arc<AtomicUsize>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
 /// Joins all hosts of which the manager wrote a file into `folder`. They share one key, which costs a second to make.
-pub(super) async fn join(folder: &Path, scratch: &Path) -> Vec<Member> {
+///
+/// # Panics
+/// When one of them cannot.
+pub async fn join(folder: &Path, scratch: &Path, ping: Duration) -> Vec<Member> {
     let files = AgentFiles::new(scratch);
     let request = files.request(&Issue::default()).expect("a certificate request");
     let key = std::fs::read_to_string(scratch.join("cloud.key.requested")).expect("its key");
@@ -68,7 +189,7 @@ pub(super) async fn join(folder: &Path, scratch: &Path) -> Vec<Member> {
         let (shared, scratch) = (shared.clone(), scratch.to_owned());
         joining.push(tokio::spawn(async move {
             let _slot = shared.2.acquire().await.expect("a slot");
-            join_one(&entry.path(), &shared.0, &shared.1, &scratch).await
+            join_one(&entry.path(), (&shared.0, &shared.1), &scratch, ping).await
         }));
     }
     let mut members = Vec::new();
@@ -78,7 +199,7 @@ pub(super) async fn join(folder: &Path, scratch: &Path) -> Vec<Member> {
     members
 }
 
-async fn join_one(path: &Path, request: &str, key: &str, scratch: &Path) -> Member {
+async fn join_one(path: &Path, (request, key): (&str, &str), scratch: &Path, ping: Duration) -> Member {
     let file: Value =
         serde_json::from_slice(&std::fs::read(path).expect("a file to join with")).expect("JSON");
     let word = |name: &str| file[name].as_str().expect("a word").to_owned();
@@ -103,44 +224,35 @@ async fn join_one(path: &Path, request: &str, key: &str, scratch: &Path) -> Memb
     stream.read_to_end(&mut answer).await.expect("the answer");
     let answer: Value = serde_json::from_slice(&answer).expect("an answer");
     let certificate = answer["joined"]["certificate"].as_str().unwrap_or_else(|| panic!("{answer}"));
-    let folder: PathBuf = scratch.join(word("host"));
-    std::fs::create_dir(&folder).expect("a folder");
-    for (name, text) in [("cloud.crt", certificate), ("cloud.ca.crt", &word("authority")), ("cloud.key", key)]
-    {
+    let config = equip(&scratch.join(word("host")), certificate, &word("authority"), key);
+    Member { name: word("host"), peer: Peer { address, config, ping } }
+}
+
+/// The TLS of an agent with these certificates (PEM), which are put into a folder of its own.
+///
+/// # Panics
+/// When they are none.
+pub fn equip(folder: &Path, certificate: &str, authorities: &str, key: &str) -> Arc<rustls::ClientConfig> {
+    std::fs::create_dir_all(folder).expect("a folder");
+    for (name, text) in [("cloud.crt", certificate), ("cloud.ca.crt", authorities), ("cloud.key", key)] {
         std::fs::write(folder.join(name), text).expect("a file");
     }
-    let config = AgentFiles::new(&folder).load().expect("certificates").config().expect("TLS");
-    Member { name: word("host"), address, config, vms: BTreeMap::new() }
+    AgentFiles::new(folder).load().expect("certificates").config().expect("TLS")
 }
 
 impl Crowd {
     /// Connects them all; each comes back where it loses its connection.
-    pub(super) fn connect(members: Vec<Member>, server: SocketAddr) -> Self {
+    pub fn connect(members: Vec<Member>, server: SocketAddr) -> Self {
         let (ready, slots) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(CONNECTS)));
-        let tasks = members.into_iter().map(|mut member| {
-            let (ready, slots) = (ready.clone(), slots.clone());
-            tokio::spawn(async move {
-                loop {
-                    let stream = {
-                        let _slot = slots.acquire().await.expect("a slot");
-                        member.dial(server).await
-                    };
-                    if let Ok(stream) = stream {
-                        let mut counted = false;
-                        let _ = member.talk(stream, &ready, &mut counted).await;
-                        if counted {
-                            ready.fetch_sub(1, Ordering::AcqRel);
-                        }
-                    }
-                    tokio::time::sleep(Duration::from_millis(500)).await;
-                }
-            })
+        let tasks = members.into_iter().map(|member| {
+            let (machine, slots) = (Machine::new(&member, ready.clone()), slots.clone());
+            tokio::spawn(async move { member.peer.live(server, &machine, &slots).await })
         });
         Self { tasks: tasks.collect(), ready }
     }
 
     /// How many of them the manager has taken in.
-    pub(super) fn ready(&self) -> usize {
+    pub fn ready(&self) -> usize {
         self.ready.load(Ordering::Acquire)
     }
 }
@@ -153,62 +265,7 @@ impl Drop for Crowd {
     }
 }
 
-impl Member {
-    async fn dial(&self, server: SocketAddr) -> Result<Stream, Box<dyn std::error::Error + Send + Sync>> {
-        let socket = TcpSocket::new_v4()?;
-        socket.bind((self.address, 0).into())?;
-        let socket = socket.connect(server).await?;
-        socket.set_nodelay(true)?;
-        Ok(stream::connect(socket, self.config.clone(), LIMIT).await?)
-    }
-
-    /// Everything of a connection, until it ends.
-    async fn talk(
-        &mut self,
-        mut stream: Stream,
-        ready: &AtomicUsize,
-        counted: &mut bool,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let flags = Flags::REQUEST.with(Flags::IN_SEQUENCE);
-        let mut sequence = 1;
-        stream.writer.send(&Packet::new(flags, sequence, NOBODY, &[self.startup()]), LIMIT).await?;
-        // Not all at the same moment.
-        let phase = PING.mul_f64(f64::from(u32::from(self.address) % 997) / 997.0);
-        let mut pings = tokio::time::interval_at(tokio::time::Instant::now() + phase, PING);
-        let mut host_id = -1;
-        loop {
-            tokio::select! {
-                packet = stream.reader.next() => {
-                    let Some(packet) = packet? else { return Ok(()) };
-                    let packet = packet?;
-                    if !packet.is_request() {
-                        continue;
-                    }
-                    let mut answers = Vec::new();
-                    for command in packet.messages()? {
-                        let command = command?;
-                        if let Ok(command) = command.read::<ReadyCommand>()
-                            && command.details.is_none()
-                            && !*counted
-                        {
-                            host_id = command.host_id.unwrap_or(-1);
-                            *counted = true;
-                            ready.fetch_add(1, Ordering::AcqRel);
-                        }
-                        answers.push(self.execute(&command));
-                    }
-                    stream.writer.send(&packet.response(&answers), LIMIT).await?;
-                }
-                _ = pings.tick() => {
-                    sequence += 1;
-                    let ids = Ids { management: -1, agent: host_id, via: host_id };
-                    let ping = Packet::new(Flags::REQUEST, sequence, ids, &[self.ping()]);
-                    stream.writer.send(&ping, LIMIT).await?;
-                }
-            }
-        }
-    }
-
+impl Role for Machine {
     fn startup(&self) -> Message {
         Message::wrap(&StartupRoutingCommand {
             kind: "Routing".to_owned(),
@@ -225,7 +282,7 @@ impl Member {
 
     fn ping(&self) -> Message {
         Message::wrap(&PingRoutingCommand {
-            vms: self.vms.clone(),
+            vms: self.vms(),
             gateway_accessible: true,
             vnet_accessible: true,
             host_type: "Routing".to_owned(),
@@ -233,17 +290,20 @@ impl Member {
         })
     }
 
-    fn execute(&mut self, command: &Message) -> Message {
+    fn connected(&self, connected: bool) {
+        if connected {
+            self.ready.fetch_add(1, Ordering::AcqRel);
+        } else {
+            self.ready.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    fn execute(&self, command: &Message) -> Message {
         match command.class.as_str() {
             ModifySshKeysCommand::CLASS | RollCommand::CLASS => {
                 Message::wrap(&Answer { answer: AnswerBase::ok() })
             }
-            ReportCommand::CLASS => {
-                Message::wrap(&ReportAnswer { vms: self.vms.clone(), base: AnswerBase::ok() })
-            }
-            ReadyCommand::CLASS => {
-                Message::wrap(&ReadyAnswer { details_map: None, answer: AnswerBase::ok() })
-            }
+            ReportCommand::CLASS => Message::wrap(&ReportAnswer { vms: self.vms(), base: AnswerBase::ok() }),
             StartCommand::CLASS => {
                 let start: StartCommand = command.read().expect("a start");
                 let report = VmReport {
@@ -252,8 +312,13 @@ impl Member {
                     start_id: start.vm.start_id,
                     ready: true,
                 };
-                self.vms.insert(start.vm.name, report);
+                self.vms.lock().expect("what runs").insert(start.vm.name, report);
                 Message::wrap(&StartAnswer { steps: BTreeMap::new(), base: AnswerBase::ok() })
+            }
+            StopCommand::CLASS => {
+                let stop: StopCommand = command.read().expect("a stop");
+                self.vms.lock().expect("what runs").remove(&stop.vm_name);
+                Message::wrap(&StopAnswer { base: AnswerBase::ok() })
             }
             RouterCommand::CLASS => {
                 let order: RouterCommand = command.read().expect("an order");

@@ -1,6 +1,7 @@
 //! The management end without any VM: who may join, what outlives a restart, what is refused.
 
 mod certificates;
+mod crew;
 mod faults;
 mod fence;
 mod page;

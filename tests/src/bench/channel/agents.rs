@@ -14,10 +14,10 @@ use tokio::{
     net::UnixStream,
 };
 
-use super::crowd::{self, Crowd};
 use crate::{
     bench::{Figure, Floor, processor_seconds},
     lab::{Namespace, Process, binary, wait_until},
+    zone::simulated::{Crowd, join},
 };
 
 /// Longest wait for all of them to be up and ready, on a busy machine.
@@ -26,6 +26,8 @@ const LIMIT: Duration = Duration::from_secs(600);
 const LOAD: Duration = Duration::from_secs(30);
 /// Between two commands: 200 a second.
 const BETWEEN: Duration = Duration::from_millis(5);
+/// Between two pings of a host.
+const PING: Duration = Duration::from_secs(10);
 /// Runs of the measurement itself.
 const RUNS: usize = 3;
 /// Where the manager listens.
@@ -82,7 +84,7 @@ fn with(count: usize) {
     runtime.expect("a runtime").block_on(async {
         let scratch = dir.path().join("agents");
         std::fs::create_dir(&scratch).expect("a folder");
-        let members = crowd::join(&joins, &scratch).await;
+        let members = join(&joins, &scratch, PING).await;
         let begun = Instant::now();
         let crowd = Crowd::connect(members, MANAGER.parse().expect("an address"));
         until("all hosts are up", || crowd.ready() == count).await;

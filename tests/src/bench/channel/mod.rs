@@ -2,7 +2,6 @@
 //! away whose host is cut off.
 
 mod agents;
-mod crowd;
 mod host_lost;
 mod reconnect;
 
