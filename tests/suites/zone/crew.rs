@@ -38,6 +38,9 @@ https = false\n\
 [[guest]]\nname = \"web1\"\nnetwork = \"net1\"\naddress = \"10.1.1.20\"\ndisk = \"none.qcow2\"\n";
 const PING: Duration = Duration::from_secs(1);
 
+/// A system VM's certificates and its connection.
+type Connected = (Arc<Peer>, JoinHandle<()>);
+
 /// All that is simulated.
 struct World {
     folder: PathBuf,
@@ -47,7 +50,7 @@ struct World {
     /// Management addresses of system VMs.
     addresses: Mutex<BTreeMap<String, Ipv4Addr>>,
     /// System VMs that have their certificates.
-    agents: Mutex<BTreeMap<String, (Arc<Peer>, JoinHandle<()>)>>,
+    agents: Mutex<BTreeMap<String, Connected>>,
     /// Jobs that an SSVM was given, by its name, and those that are done.
     jobs: Mutex<BTreeMap<String, BTreeSet<String>>>,
     done: Mutex<BTreeSet<String>>,
