@@ -1,6 +1,7 @@
-//! `size`: how large the built image is.
+//! `size`: how large the built image is, beside one with the packages of the reference's template, and what it is
+//! made of.
 
-use std::{os::unix::fs::MetadataExt as _, process::Command};
+use std::{os::unix::fs::MetadataExt as _, path::Path, process::Command};
 
 use super::{Figure, Floor};
 use crate::lab::vm::image_folder;
@@ -24,4 +25,35 @@ pub fn run() {
     ] {
         Figure::host(name, "MB", vec![bytes / 1e6], at_most.map(Floor::AtMost)).print();
     }
+    let stock =
+        std::fs::metadata(folder.join("../cache/stock/stock.qcow2")).expect("tests/stock/build").len();
+    Figure::host(
+        "size_beside_stock",
+        "MB",
+        vec![file("trivium.qcow2") / 1e6],
+        Some(Floor::RatioAtMost(0.25)),
+    )
+    .against("stock", vec![stock as f64 / 1e6])
+    .print();
+    for (path, bytes) in largest(&folder.join("root.squashfs"), 10) {
+        println!("# {:.1} MB before compression: {path}", bytes as f64 / 1e6);
+    }
+}
+
+/// The largest files of a root, with their sizes in bytes.
+fn largest(root: &Path, count: usize) -> Vec<(String, u64)> {
+    let listed = Command::new("unsquashfs").arg("-lls").arg(root).output().expect("unsquashfs");
+    let listed = String::from_utf8_lossy(&listed.stdout);
+    let mut files: Vec<(String, u64)> = listed
+        .lines()
+        .filter(|line| line.starts_with('-'))
+        .filter_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let path = words.last()?.strip_prefix("squashfs-root")?;
+            Some((path.to_owned(), words.get(2)?.parse().ok()?))
+        })
+        .collect();
+    files.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    files.truncate(count);
+    files
 }
