@@ -255,14 +255,16 @@ fn a_changed_zone_file_is_applied_after_its_plan_was_seen() {
     assert!(lab.path("m/join/host3.json").exists());
     assert_eq!(lab.ask(&["plan"]).unwrap(), serde_json::json!([]));
 
-    let events = lab.manage(&["events", "--json", "--state", text(&lab.path("m"))]);
-    let events = String::from_utf8(events.stdout).unwrap();
-    let has = |subject: &str, text: &str| {
+    let has = |subject: &str, what: &str| {
+        let events = lab.manage(&["events", "--json", "--state", text(&lab.path("m"))]);
+        let events = String::from_utf8(events.stdout).unwrap();
         let lines = events.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        lines.into_iter().any(|event| event["subject"] == subject && event["text"].to_string().contains(text))
+        lines.into_iter().any(|event| event["subject"] == subject && event["text"].to_string().contains(what))
     };
-    assert!(has("zone", "its file was applied"), "{events}");
-    assert!(has("r-1-VM", "is not started: no host is up with 512 MiB of memory free"), "{events}");
+    assert!(has("zone", "its file was applied"));
+    wait_until("the router's want of a host is told", LIMIT, || {
+        has("r-1-VM", "is not started: no host is up with 512 MiB of memory free")
+    });
 
     // The network goes again; what cannot change at run time is refused and changes nothing.
     write(ZONE.replace("ping_interval = 1", "ping_interval = 2"));
