@@ -46,16 +46,20 @@ crate_sums() {
     awk -F'"' '/^name = /{ n = $2 } /^version = /{ v = $2 } /^checksum = /{ print n "\t" v "\t" $2 }' "$REPO/Cargo.lock"
 }
 
-# The folder of a crate's source, as cargo has unpacked it.
-crate_folder() { ls -d "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/"$1-$2" 2>/dev/null | head -n 1 || true; }
+# Prints `name version folder` of every crate's source, wherever cargo has it, by tabs.
+crate_folders() {
+    (cd "$REPO" && cargo metadata --locked --format-version 1 --filter-platform x86_64-unknown-linux-gnu) |
+        jq -r '.packages[] | [.name, .version, (.manifest_path | rtrimstr("/Cargo.toml"))] | @tsv'
+}
 
 # Prints the texts of all crates and of the VNC client, each text once, under the names that come with it.
 licences() {
     local name version folder file sum
-    local -A names=() files=()
+    local -A names=() files=() folders=()
+    while IFS=$'\t' read -r name version folder; do folders[$name $version]=$folder; done < <(crate_folders)
     while IFS=$'\t' read -r name version; do
-        folder=$(crate_folder "$name" "$version")
-        [ -n "$folder" ] || die "the source of crate $name $version is not where cargo unpacks it"
+        folder=${folders[$name $version]:-}
+        [ -d "$folder" ] || die "cargo does not say where the source of crate $name $version is"
         for file in "$folder"/{LICEN[CS]E,COPYING,NOTICE,UNLICENSE,Licen[cs]e,licen[cs]e}*; do
             [ -f "$file" ] || continue
             sum=$(sha256sum < "$file")
