@@ -168,9 +168,18 @@ impl Zone {
             Host { name, net, agent }
         });
         let zone = Self { wires, manager, hosts: hosts.collect(), serve, disk: small, dir };
-        wait_until("the router's VM", SOON, || zone.running().len() == 1);
+        wait_until("the router's VM", SOON, || zone.is_settled());
         wait_until("all guards are heard", SOON, || zone.hears_all());
         zone
+    }
+
+    /// Whether there is one VM, and it is in the background: QEMU goes there by a second process, of which it then writes
+    /// down the number.
+    fn is_settled(&self) -> bool {
+        let [host] = self.running()[..] else { return false };
+        let folder = self.dir.path().join(&self.hosts[host].name).join("vm").join(ROUTER);
+        let pid = fs::read_to_string(folder.join("qemu.pid")).unwrap_or_default();
+        self.machine(host) == [Path::new("/proc").join(pid.trim())]
     }
 
     /// Whether the manager hears all guards.
