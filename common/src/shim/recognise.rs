@@ -28,7 +28,7 @@ pub enum Call {
         /// The pattern.
         pattern: String,
     },
-    /// `patch-sysvms.sh`: pretend to install what was uploaded.
+    /// `patch-sysvms.sh`: have the next start try the bundle that was uploaded, where it was one.
     Patch,
     /// `keystore-setup`, with its arguments.
     KeySetup(Vec<String>),
