@@ -79,7 +79,7 @@ pub struct Host {
 #[derive(Debug)]
 pub struct Zone {
     /// Where all cables meet: a bridge for each network, called as on the hosts.
-    pub wires: Namespace,
+    wires: Namespace,
     manager: Namespace,
     /// The hosts.
     pub hosts: Vec<Host>,
@@ -180,6 +180,20 @@ impl Zone {
         let folder = self.dir.path().join(&self.hosts[host].name).join("vm").join(ROUTER);
         let pid = fs::read_to_string(folder.join("qemu.pid")).unwrap_or_default();
         self.machine(host) == [Path::new("/proc").join(pid.trim())]
+    }
+
+    /// A guest of the router's network, which goes out by it, and somebody outside, at 203.0.113.1.
+    pub fn guest_and_outside(&self) -> [Namespace; 2] {
+        let [guest, outside] = [("guest", "br-guest"), ("outside", "br-public")].map(|(role, bridge)| {
+            let net = Namespace::new(role);
+            join(&net, "eth0", &self.wires, role);
+            self.wires.attach(bridge, role);
+            net
+        });
+        guest.address("eth0", "10.1.1.20/24");
+        guest.ip(&["route", "add", "default", "via", "10.1.1.1"]);
+        outside.address("eth0", "203.0.113.1/24");
+        [guest, outside]
     }
 
     /// Whether the manager hears all guards.

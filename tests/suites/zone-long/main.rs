@@ -5,7 +5,7 @@ mod soak;
 use std::time::{Duration, Instant};
 
 use tests::{
-    lab::{Namespace, join, vm::image_folder},
+    lab::vm::image_folder,
     zone::hosts::{FENCE, Image, Zone},
 };
 
@@ -18,15 +18,7 @@ const FLOOR: Duration = Duration::from_secs(30);
 fn a_lost_hosts_router_forwards_again() {
     let image = image_folder().join("trivium.qcow2");
     let lab = Zone::new(2, Image::File(&image), "");
-    let [guest, outside] = [("guest", "br-guest"), ("outside", "br-public")].map(|(role, bridge)| {
-        let net = Namespace::new(role);
-        join(&net, "eth0", &lab.wires, role);
-        lab.wires.attach(bridge, role);
-        net
-    });
-    guest.address("eth0", "10.1.1.20/24");
-    guest.ip(&["route", "add", "default", "via", "10.1.1.1"]);
-    outside.address("eth0", "203.0.113.1/24");
+    let [guest, _outside] = lab.guest_and_outside();
     let forwards = || guest.sh("ping -n -c 1 -W 1 203.0.113.1").status.success();
     assert!(lab.watch(BOOT, |_| lab.is_ready() && forwards()), "{}", lab.events());
 

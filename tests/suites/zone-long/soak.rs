@@ -9,7 +9,7 @@ use std::{
 };
 
 use tests::{
-    lab::{Namespace, join, vm::image_folder},
+    lab::vm::image_folder,
     zone::hosts::{Image, Zone},
 };
 
@@ -203,15 +203,7 @@ fn whatever_is_killed_no_vm_runs_twice_and_no_change_is_lost() {
     let image = image_folder().join("trivium.qcow2");
     let lab = Zone::new(HOSTS, Image::File(&image), "");
     let zone = fs::read_to_string(lab.path("zone.toml")).unwrap();
-    let [guest, outside] = [("guest", "br-guest"), ("outside", "br-public")].map(|(role, bridge)| {
-        let net = Namespace::new(role);
-        join(&net, "eth0", &lab.wires, role);
-        lab.wires.attach(bridge, role);
-        net
-    });
-    guest.address("eth0", "10.1.1.20/24");
-    guest.ip(&["route", "add", "default", "via", "10.1.1.1"]);
-    outside.address("eth0", "203.0.113.1/24");
+    let [guest, _outside] = lab.guest_and_outside();
     let mut soak = Soak {
         lab,
         course: Course(seed),
