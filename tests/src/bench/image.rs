@@ -25,16 +25,14 @@ pub fn run() {
     ] {
         Figure::host(name, "MB", vec![bytes / 1e6], at_most.map(Floor::AtMost)).print();
     }
-    let stock =
-        std::fs::metadata(folder.join("../cache/stock/stock.qcow2")).expect("tests/stock/build").len();
-    Figure::host(
-        "size_beside_stock",
-        "MB",
-        vec![file("trivium.qcow2") / 1e6],
-        Some(Floor::RatioAtMost(0.25)),
-    )
-    .against("stock", vec![stock as f64 / 1e6])
-    .print();
+    if let Ok(stock) = std::fs::metadata(folder.join("../cache/stock/stock.qcow2")) {
+        let ours = vec![file("trivium.qcow2") / 1e6];
+        Figure::host("size_beside_stock", "MB", ours, Some(Floor::RatioAtMost(0.25)))
+            .against("stock", vec![stock.len() as f64 / 1e6])
+            .print();
+    } else {
+        println!("# size_beside_stock was not measured: tests/stock/build has made no image");
+    }
     for (path, bytes) in largest(&folder.join("root.squashfs"), 10) {
         println!("# {:.1} MB before compression: {path}", bytes as f64 / 1e6);
     }
