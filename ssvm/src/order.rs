@@ -73,6 +73,8 @@ pub(crate) enum Task {
     List { store: StoreSpec, what: Images },
     /// How full is the store?
     Usage { store: StoreSpec },
+    /// The same once a small file was written into the store and removed, if it is a folder.
+    Probe { store: StoreSpec, job: String },
     /// Compute a checksum.
     Sum { store: StoreSpec, path: StorePath, algorithm: String },
     /// Remove all that lies below a folder, and the folder.

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     certificate, local,
-    recognise::{self, Call, Refused},
+    recognise::{self, CHECK, Call, Refused},
     scp, service, sftp,
     wire::{self, Reply, Request, WireError},
 };
@@ -140,10 +140,15 @@ fn core(paths: &Paths, words: Vec<String>) -> Reply {
             }
             Err(error) => {
                 journal::note(paths, "shim", &format!("{command}: {error}"));
-                return Reply::fail(1, format_args!("{command}: {error}"));
+                return Reply::fail(dead(&command), format_args!("{command}: {error}"));
             }
         }
     }
+}
+
+/// The exit code of a command whose core is not there: the check of a secondary storage VM has one for that.
+fn dead(command: &str) -> u8 {
+    if command == CHECK { 3 } else { 1 }
 }
 
 #[cfg(test)]

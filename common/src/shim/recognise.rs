@@ -143,8 +143,11 @@ const CORE: &[&str] = &[
     "vpc_snat.sh",
     "vpc_staticroute.sh",
     "vpn_l2tp.sh",
-    "ssvm-check.sh",
+    CHECK,
 ];
+
+/// What an operator runs on a secondary storage VM.
+pub(super) const CHECK: &str = "ssvm-check.sh";
 
 /// Words of an operator that a role's core answers: the rules of a router, which of them decides about a
 /// packet, what a document would change, figures, and the certificate by which clients of its VPN know it; the sessions of a
@@ -183,6 +186,10 @@ fn program(command: &str, words: Vec<String>) -> Result<Call, Refused> {
     let wrong = |reason| Refused::Arguments { command: command.to_owned(), reason };
     if let Some(name) = command.strip_prefix("/opt/cloud/bin/") {
         return script(name, words);
+    }
+    // Operators know it by this path.
+    if command == "/usr/local/cloud/systemvm/ssvm-check.sh" {
+        return script(CHECK, words);
     }
     let name = ["/usr/bin/", "/bin/", "/usr/sbin/", "/sbin/", "/usr/lib/trivium/"]
         .iter()
@@ -334,6 +341,9 @@ mod tests {
         assert_eq!(of("/opt/cloud/bin/get_template_version.sh"), Call::Version);
         assert_eq!(of("/opt/cloud/bin/get_template_version.sh null"), Call::Version);
         assert_eq!(of("/opt/cloud/bin/checkrouter.sh null"), core(&["checkrouter.sh"]));
+        for check in ["/opt/cloud/bin/ssvm-check.sh", "/usr/local/cloud/systemvm/ssvm-check.sh"] {
+            assert_eq!(of(check), core(&["ssvm-check.sh"]));
+        }
         assert_eq!(
             of("/opt/cloud/bin/update_config.py vm_dhcp_entry.json.5b0c false"),
             core(&["update_config.py", "vm_dhcp_entry.json.5b0c", "false"])

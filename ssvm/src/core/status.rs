@@ -1,15 +1,19 @@
 //! What an operator sees: `status`, and the check that has always been there.
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{fmt::Write as _, net::IpAddr, sync::Arc, time::Duration};
 
 use common::{
     channel::agent::AgentHandle,
+    program,
     shim::wire::{Reply, Request},
 };
 use futures_util::future::join_all;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{net::TcpStream, task::spawn_blocking, time::timeout};
 
-use super::{Core, jobs::Stand};
+use super::{
+    Core,
+    jobs::{Stand, new_id},
+};
 use crate::order::{Outcome, Task};
 
 /// Longest time for one look.
@@ -77,6 +81,17 @@ fn status(core: &Core, agent: &AgentHandle) -> String {
     text
 }
 
+/// Whether an address answers a ping.
+async fn answers(address: &str) -> bool {
+    let Ok(address) = address.parse::<IpAddr>() else { return false };
+    let words = ["-c", "1", "-n", "-q", "-W", "3"].map(str::to_owned);
+    let ping = move || {
+        let words = words.into_iter().chain([address.to_string()]);
+        program::run("ping", words, b"", Duration::from_secs(5)).is_ok()
+    };
+    spawn_blocking(ping).await.unwrap_or(false)
+}
+
 /// Exit codes: 2 no name resolution, 3 the daemon is not whole, 4 no way to a management server.
 async fn check(core: &Core) -> Reply {
     let mut text = String::new();
@@ -84,6 +99,13 @@ async fn check(core: &Core) -> Reply {
         text.push_str(line);
         text.push('\n');
     };
+    let resolvers = ["internaldns1", "internaldns2", "dns1", "dns2"];
+    if let Some(first) = resolvers.iter().find_map(|key| core.identity.get(key)) {
+        match answers(first).await {
+            true => say(&format!("Good: name server {first} answers")),
+            false => say(&format!("WARNING: name server {first} does not answer (ping)")),
+        }
+    }
     let name = timeout(LOOK, tokio::net::lookup_host(("cloudstack.apache.org", 80))).await;
     let mut code = 0;
     if matches!(name, Ok(Ok(_))) {
@@ -94,18 +116,33 @@ async fn check(core: &Core) -> Reply {
     }
     let looks = core.known_stores().await.into_iter().map(|(name, store)| async {
         let looked = match store {
-            Ok(store) => core.workshop.call(Task::Usage { store }, STORE).await.map_err(|f| f.text),
+            Ok(store) => {
+                let probe = Task::Probe { store, job: new_id() };
+                core.workshop.call(probe, STORE).await.map_err(|f| f.text)
+            }
             Err(reason) => Err(reason),
         };
         (name, looked)
     });
-    for (name, looked) in join_all(looks).await {
+    let looked = join_all(looks).await;
+    if looked.is_empty() {
+        say("WARNING: no store is known yet");
+        let servers = core.identity.list("secondaryStorageServerAddress");
+        let near = if servers.is_empty() { core.identity.list("storagegateway") } else { servers };
+        for address in near {
+            match answers(address).await {
+                true => say(&format!("Good: {address} answers")),
+                false => say(&format!("WARNING: {address} does not answer (ping)")),
+            }
+        }
+    }
+    for (name, looked) in looked {
         match looked {
             Ok(Outcome::Usage { capacity, used }) => {
-                say(&format!("Good: {name} answers, {used} of {capacity} bytes in use"));
+                say(&format!("Good: {name} answers and can be written, {used} of {capacity} bytes in use"));
             }
             Ok(_) => {}
-            Err(reason) => say(&format!("WARNING: {name}: {reason}")),
+            Err(reason) => say(&format!("ERROR: {name}: {reason}")),
         }
     }
     let port: u16 = core.identity.parsed("port").unwrap_or(8250);

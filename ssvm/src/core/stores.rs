@@ -266,6 +266,7 @@ pub(super) fn stores_of(task: &Task) -> Vec<(StoreSpec, Option<StorePath>)> {
         Task::Browse { store, path, .. } => vec![(store.clone(), path.clone())],
         Task::List { store, .. }
         | Task::Usage { store }
+        | Task::Probe { store, .. }
         | Task::Weigh { store, .. }
         | Task::Sweep { store, .. } => vec![(store.clone(), None)],
     }

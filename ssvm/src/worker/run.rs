@@ -15,7 +15,7 @@ use super::{copy, disks, install, limits, list, remove};
 use crate::{
     layout::StorePath,
     order::{self, Failure, FailureKind, Order, Outcome, Progress, Report, Task},
-    store::StoreSpec,
+    store::{Store, StoreSpec, temporary_name},
     transfer::{Algorithm, Meter, Phase, checksum_of},
 };
 
@@ -157,9 +157,16 @@ async fn perform(task: Task, meter: &Meter, abort: &CancellationToken) -> Result
         Task::List { store, what } => {
             list::images(&*store.open("none").await?, what).await.map(Outcome::Images)
         }
-        Task::Usage { store } => {
-            let usage = store.open("none").await?.usage().await?;
-            Ok(Outcome::Usage { capacity: usage.capacity, used: usage.used })
+        Task::Usage { store } => usage(&*store.open("none").await?).await,
+        Task::Probe { store, job } => {
+            let store = store.open(&job).await?;
+            if store.has_properties() {
+                // Should this process die in between, the sweep knows the file by its name.
+                let path = StorePath::parse(&format!("volumes/{}", temporary_name(&job)))?;
+                install::write(&*store, &path, bytes::Bytes::from_static(b"can this be written?\n")).await?;
+                store.remove_file(&path).await?;
+            }
+            usage(&*store).await
         }
         Task::Sum { store, path, algorithm } => sum(&store, &path, &algorithm, abort).await,
         Task::RemoveTree { store, path } => {
@@ -211,6 +218,11 @@ async fn perform(task: Task, meter: &Meter, abort: &CancellationToken) -> Result
             Ok(Outcome::Swept(store.open("none").await?.sweep(age, &live).await?))
         }
     }
+}
+
+async fn usage(store: &dyn Store) -> Result<Outcome, Failure> {
+    let usage = store.usage().await?;
+    Ok(Outcome::Usage { capacity: usage.capacity, used: usage.used })
 }
 
 async fn sum(
