@@ -75,6 +75,13 @@ fn plain(result: Result<String, Failure>) -> Message {
     }
 }
 
+/// Name of the folder that a template or volume at `path` is removed with, where there is none.
+fn parent(path: &str, id: i64) -> &str {
+    let mut names = path.trim_matches('/').rsplit('/');
+    let last = names.next().unwrap_or_default();
+    names.next().filter(|_| last != id.to_string()).unwrap_or(last)
+}
+
 impl Core {
     /// Executes one command.
     pub(super) async fn execute(self: &Arc<Self>, command: Message) -> Message {
@@ -213,10 +220,27 @@ impl Core {
             };
             self.short(task, Self::SHORT).await
         };
-        plain(match soon(work).await {
-            Ok(Outcome::Removed(true)) => Ok(format!("Deleted {path}")),
-            Ok(_) => Ok(format!("{path} doesn't exist")),
-            Err(failure) => Err(Failure::end(format!("Failed to delete {path}: {}", failure.text))),
+        let bucket = match data.store() {
+            Some(DataStoreTO::S3(s3)) => s3.bucket_name.as_deref(),
+            _ => None,
+        };
+        let (kind, id) = match &data {
+            DataTO::Template(template) => ("template", Some(template.id)),
+            DataTO::Volume(volume) => ("volume", Some(volume.id)),
+            _ => ("snapshot", None),
+        };
+        plain(match (soon(work).await, bucket) {
+            (Ok(Outcome::Removed(true)), None) => Ok(format!("Deleted {path}")),
+            (Ok(_), None) => Ok(match id {
+                Some(id) => format!("{kind} parent directory {} doesn't exist", parent(&path, id)),
+                None => format!("{path} doesn't exist"),
+            }),
+            (Ok(_), Some(bucket)) => Ok(format!("Deleted {kind} {path} from bucket {bucket}.")),
+            (Err(failure), None) => Err(failure),
+            (Err(failure), Some(bucket)) => Err(Failure::end(format!(
+                "Failed to delete {kind} {path} from bucket {bucket} due to the following error: {}",
+                failure.text
+            ))),
         })
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::{
     layout::StorePath,
     order::Failure,
-    store::{Found, Store},
+    store::{Found, Store, StoreError},
 };
 
 /// Folders that hypervisors leave in a template's folder.
@@ -24,7 +24,23 @@ pub(super) async fn image(store: &dyn Store, path: &StorePath, id: i64) -> Resul
         return Ok(false);
     }
     folder.removable()?;
-    Ok(store.remove_folder(&folder, &EXPENDABLE).await?)
+    store.remove_folder(&folder, &EXPENDABLE).await.map_err(|error| stays(error, &folder, path))
+}
+
+/// What the management server is told of a folder that stays; why it does is for the log.
+fn stays(error: StoreError, folder: &StorePath, path: &StorePath) -> Failure {
+    let what = match &error {
+        StoreError::Denied(what) | StoreError::Other { what, .. } => what.strip_prefix(folder.as_str()),
+        _ => None,
+    };
+    let what = match what {
+        Some("") => format!("directory {}", folder.name()),
+        Some(inside) => format!("file {}", inside.trim_start_matches('/')),
+        None => return error.into(),
+    };
+    let kind = if path.components().next() == Some("volumes") { "Volume" } else { "Template" };
+    tracing::warn!(%path, %error, "a folder stays");
+    Failure { text: format!("Unable to delete {what} under {kind} path {path}"), ..error.into() }
 }
 
 /// Removes one file, or a folder with all that lies below it.
@@ -69,19 +85,39 @@ pub(super) async fn snapshot(
     if store.find(path).await? == Found::Folder {
         return Ok(false);
     }
+    let files = files_of(store, path).await;
+    let kept = match checkpoint {
+        Some(checkpoint) => match checkpoint.removable() {
+            Ok(()) => store.remove_file(checkpoint).await.map_err(Failure::from),
+            Err(refused) => Err(refused.into()),
+        },
+        None => Ok(false),
+    };
+    let said = |result: &Result<bool, Failure>| match result {
+        Ok(_) => "done".to_owned(),
+        Err(failure) => failure.text.clone(),
+    };
+    let text = format!(
+        "Failed to delete snapshot [{path}]. Snapshot delete result = [{}], Checkpoint delete result = [{}].",
+        said(&files),
+        said(&kept)
+    );
+    match (files, kept) {
+        (Ok(files), Ok(kept)) => Ok(files || kept),
+        (Err(failure), _) | (_, Err(failure)) => Err(Failure { text, ..failure }),
+    }
+}
+
+/// Removes the files of one snapshot, and its folder where nothing else is in it.
+async fn files_of(store: &dyn Store, path: &StorePath) -> Result<bool, Failure> {
     let mut removed = false;
-    if let Some(folder) = path.parent() {
-        for file in store.list(&folder).await? {
-            if file.path.parent().as_ref() == Some(&folder) && belongs(file.path.name(), path.name()) {
-                removed |= store.remove_file(&file.path).await?;
-            }
+    let Some(folder) = path.parent() else { return Ok(false) };
+    for file in store.list(&folder).await? {
+        if file.path.parent().as_ref() == Some(&folder) && belongs(file.path.name(), path.name()) {
+            removed |= store.remove_file(&file.path).await?;
         }
-        store.tidy(&folder).await?;
     }
-    if let Some(checkpoint) = checkpoint {
-        checkpoint.removable()?;
-        removed |= store.remove_file(checkpoint).await?;
-    }
+    store.tidy(&folder).await?;
     Ok(removed)
 }
 
