@@ -200,11 +200,14 @@ impl Core {
     async fn make_copy(&self, plan: &Plan<'_>) -> Result<Stored, Failure> {
         let folder = StorePath::parse(plan.folder)?;
         folder.removable()?;
+        // Side by side: each may take most of what a command may wait.
+        let (source, destination) =
+            tokio::try_join!(self.store(plan.source, None), self.store(plan.destination, None))?;
         let task = Task::Copy(Box::new(CopyTask {
             job: new_id(),
-            source: self.store(plan.source, None).await?,
+            source,
             from: StorePath::parse(plan.from)?,
-            destination: self.store(plan.destination, None).await?,
+            destination,
             folder,
             how: plan.how.clone(),
             limit: LARGEST,

@@ -101,6 +101,7 @@ impl Core {
         let site = Site {
             tls,
             peers: settings.peers,
+            copy_login: settings.copy_login,
             parent: mount::parent(&self.paths).to_string_lossy().into_owned(),
             mounts: settings.exports.into_keys().collect(),
             links: settings.links,

@@ -2,6 +2,7 @@
 //! how big a disk does it hold? Nothing is opened and no header value decides how much is read.
 
 mod detect;
+mod named;
 mod ova;
 mod ovf;
 mod qcow2;
@@ -15,6 +16,7 @@ use common::command::storage::{ImageFormat, OVFInformationTO};
 use ova::Package;
 
 pub(crate) use detect::{Kind, detect};
+pub(crate) use named::named;
 pub(crate) use ovf::{
     File, LONGEST as LONGEST_DESCRIPTOR, data_disks, plain as plain_descriptor, read as read_descriptor,
     single as single_descriptor,
@@ -38,7 +40,7 @@ pub(crate) enum Refusal {
     )]
     Mismatch {
         /// What it is.
-        found: String,
+        found: Kind,
     },
     /// A QCOW2 image that leans on other files or cannot be right.
     #[error(
@@ -166,7 +168,7 @@ impl Inspector {
             let kind = detect(if self.head.is_empty() { bytes } else { &self.head });
             return Err(match kind {
                 Kind::Tar => Refusal::Package(reason),
-                kind => Refusal::Mismatch { found: kind.to_string() },
+                kind => Refusal::Mismatch { found: kind },
             });
         }
         if self.head.len() < HEAD {
@@ -217,8 +219,9 @@ impl Inspector {
                 contents.size
             }
             // The footer of a fixed disk is its last sector.
-            (ImageFormat::Vhd, None) => vhd::fixed(&self.tail)
-                .ok_or_else(|| Refusal::Mismatch { found: detect(&self.head).to_string() })?,
+            (ImageFormat::Vhd, None) => {
+                vhd::fixed(&self.tail).ok_or_else(|| Refusal::Mismatch { found: detect(&self.head) })?
+            }
             (ImageFormat::Vhdx, None) => {
                 return Err(invalid(format, format!("it is cut after {} bytes", self.total)));
             }
@@ -249,7 +252,7 @@ impl Inspector {
     fn judge(&self) -> Result<Option<u64>, Refusal> {
         let Some(format) = self.declared else { return Ok(None) };
         let kind = detect(&self.head);
-        let mismatch = || Refusal::Mismatch { found: kind.to_string() };
+        let mismatch = || Refusal::Mismatch { found: kind };
         match (format, kind) {
             (ImageFormat::Qcow2, Kind::Qcow2) => {
                 qcow2::virtual_size(&self.head).map(Some).map_err(Refusal::Qcow2)

@@ -67,6 +67,37 @@ fn images_that_lean_on_other_files_are_refused() {
 }
 
 #[test]
+fn a_vhd_that_leans_on_another_is_refused() {
+    let parent = vhd::Parent { uuid: [7; 16], places: vec![(*b"W2ru", ".\\base.vhd".into())] };
+    let sectors = [(0, [1; 512])].into();
+    let delta = vhd::build(4 << 20, 2 << 20, [8; 16], Some(&parent), &sectors);
+    assert_eq!(
+        judge(ImageFormat::Vhd, &delta).unwrap_err().reason(),
+        refusal_of("it is a differencing disk")
+    );
+    assert!(judge(ImageFormat::Raw, &delta).is_err(), "nor as something else");
+    let whole = vhd::build(4 << 20, 2 << 20, [8; 16], None, &sectors);
+    assert_eq!(judge(ImageFormat::Vhd, &whole).unwrap().virtual_size, 4 << 20);
+}
+
+fn refusal_of(reason: &str) -> String {
+    Refusal::Invalid { format: ImageFormat::Vhd, reason: reason.into() }.to_string()
+}
+
+#[test]
+fn what_a_header_may_say_and_an_archive_are_taken() {
+    // Not shut down in order, and marked as damaged: whoever opens it repairs it.
+    let mut dirty = made(&["-f", "qcow2", "image", "1G"]);
+    dirty[79] |= 0b11;
+    assert_eq!(judge(ImageFormat::Qcow2, &dirty).unwrap().virtual_size, 1 << 30);
+    assert!(judge(ImageFormat::Qcow2, &dirty[..60]).is_err());
+    let mut archive = vec![0; 10_240];
+    archive[257..262].copy_from_slice(b"ustar");
+    let sizes = judge(ImageFormat::Tar, &archive).unwrap();
+    assert_eq!((sizes.virtual_size, sizes.physical_size), (10_240, 10_240));
+}
+
+#[test]
 fn vhdx_and_vdi_that_lean_on_others_are_refused() {
     let reason = |format, bytes: &[u8]| judge(format, bytes).unwrap_err().reason();
     let good = made(&["-f", "vhdx", "image", "1G"]);

@@ -360,7 +360,9 @@ impl Sink for FolderSink {
 
     fn abort(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            let gone = self.with(|open| {
+            let open = Arc::clone(&self.open);
+            let gone = self.gate.within(Gate::TIDY, move || {
+                let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
                 open.file = None;
                 match rustix::fs::unlinkat(&open.folder, open.temporary.as_str(), AtFlags::empty()) {
                     Ok(()) | Err(Errno::NOENT) => Ok(()),

@@ -18,11 +18,14 @@ static GATES: LazyLock<Mutex<HashMap<String, Gate>>> = LazyLock::new(Mutex::defa
 
 /// The way into one folder; clones share it.
 #[derive(Debug, Clone)]
-pub(super) struct Gate(Arc<Semaphore>);
+pub(crate) struct Gate(Arc<Semaphore>);
 
 impl Gate {
     /// Longest wait for a call.
     pub(super) const LIMIT: Duration = Duration::from_secs(50);
+    /// Longest wait for what tidies up after a failure, which may have been such a wait: two of them and it make less
+    /// than a minute.
+    pub(crate) const TIDY: Duration = Duration::from_secs(4);
 
     /// The one of a folder.
     pub(super) fn of(folder: &str) -> Self {
@@ -39,7 +42,7 @@ impl Gate {
         self.within(Self::LIMIT, call).await
     }
 
-    async fn within<T: Send + 'static>(
+    pub(super) async fn within<T: Send + 'static>(
         &self,
         limit: Duration,
         call: impl FnOnce() -> StoreResult<T> + Send + 'static,

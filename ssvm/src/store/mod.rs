@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use beneath::open_up;
 pub(crate) use folder::FolderStore;
+pub(crate) use gate::Gate;
 pub(crate) use s3::S3Store;
 pub(crate) use spec::{BucketSpec, StoreSpec};
 

@@ -2,8 +2,9 @@
 
 use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hyper::{
-    Method, Request, Response, StatusCode,
+    HeaderMap, Method, Request, Response, StatusCode,
     body::Incoming,
     header::{self, HeaderValue},
     server::conn::http1,
@@ -59,6 +60,13 @@ async fn answer(app: &Arc<App>, request: Request<Incoming>, peer: IpAddr, https:
             }
         },
         ["copy", ..] if !is_peer(site, peer) => text(StatusCode::FORBIDDEN, "Not for this address\n"),
+        // Nothing lies there; who has a login is told so.
+        ["copy", "template", ..] if !is_known(site, request.headers()) => {
+            let mut response = text(StatusCode::UNAUTHORIZED, "A user and a password are needed\n");
+            let realm = HeaderValue::from_static("Basic realm=\"Authentication Required\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, realm);
+            response
+        }
         ["copy", "SecStorage", mount, rest @ ..] => match (read_only(&request), copied(rest)) {
             (None, _) => only_to_be_read(),
             (Some(head_only), Some(path)) if site.mounts.contains(*mount) => {
@@ -111,6 +119,17 @@ fn only_to_be_read() -> Response<Body> {
 
 fn is_peer(site: &super::Site, peer: IpAddr) -> bool {
     matches!(peer.to_canonical(), IpAddr::V4(address) if site.peers.contains(&address))
+}
+
+/// Whether a request brings the login of the copy service.
+fn is_known(site: &super::Site, headers: &HeaderMap) -> bool {
+    let given =
+        headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Basic "));
+    let given = given.and_then(|text| STANDARD.decode(text.trim()).ok()).unwrap_or_default();
+    site.copy_login.as_ref().is_some_and(|(user, password)| {
+        let known = format!("{user}:{}", password.expose());
+        aws_lc_rs::constant_time::verify_slices_are_equal(known.as_bytes(), &given).is_ok()
+    })
 }
 
 /// A path below a store as another VM may ask for it: no hidden files, nothing that is still being written.

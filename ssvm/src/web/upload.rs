@@ -25,10 +25,11 @@ use super::{
     ticket,
 };
 use crate::{
+    format::{Kind, detect, named},
     order::Stored,
     store::{Source, SourceError},
     transfer::Meter,
-    worker::{Arrival, arrive},
+    worker::{Arrival, NOT_AS_NAMED, arrive, mismatch},
 };
 
 /// Longest wait for the core's word.
@@ -40,6 +41,9 @@ const PAUSE: Duration = Duration::from_secs(2);
 const SILENCE: Duration = Duration::from_secs(60);
 /// Bytes after the file that are read, so that the browser reads the answer.
 const REST: usize = 1024 * 1024;
+
+/// Bytes that tell what a file is: those of an ISO image are the furthest.
+const PEEK: usize = 36 * 1024;
 
 /// Why an upload is not taken: status and text.
 type Refusal = (StatusCode, String);
@@ -178,11 +182,15 @@ async fn stored(
     let boundary = boundary(kind).ok_or_else(not_a_file)?.to_owned();
     let body = BodyDataStream::new(request.into_body()).map(|bytes| bytes.map_err(|e| e.to_string()));
     let mut parts = Parts::new(&boundary, body);
-    match timeout(SILENCE, parts.next_file()).await {
-        Ok(Ok(Some(_))) => {}
+    let name = match timeout(SILENCE, parts.next_file()).await {
+        Ok(Ok(Some(name))) => name,
         Ok(Ok(None)) => return Err(not_a_file()),
         Ok(Err(fault)) => return Err(internal(fault.to_string())),
         Err(_) => return Err(internal(Fault::Broken.to_string())),
+    };
+    if named(&name).is_some_and(|formats| !formats.contains(&task.format)) {
+        let found = beginning(&mut parts).await;
+        return Err(failed(mismatch(found, Some(task.format), &name)));
     }
     let store = task.store.open(&task.job).await.map_err(|e| internal(e.to_string()))?;
     let arrival = Arrival {
@@ -191,7 +199,7 @@ async fn stored(
         format: Some(task.format),
         strict: true,
         decompress: true,
-        uploaded: true,
+        uploaded: Some(&name),
         checksum: task.checksum.clone(),
         limit: task.limit,
         label: Some(&task.label),
@@ -208,9 +216,30 @@ async fn stored(
         }
     };
     tokio::select! {
-        result = arrived => result.map_err(|failure| internal(failure.text)),
+        result = arrived => result.map_err(|failure| failed(failure.text)),
         never = advance => never,
     }
+}
+
+/// What a file is, from its beginning; the rest is taken as far as a browser needs it to read the answer.
+async fn beginning<S>(parts: &mut Parts<S>) -> Kind
+where
+    S: Stream<Item = Result<Bytes, String>> + Unpin + Send,
+{
+    let mut head = Vec::new();
+    while head.len() < PEEK
+        && let Ok(Ok(Some(bytes))) = timeout(SILENCE, parts.chunk()).await
+    {
+        head.extend_from_slice(&bytes);
+    }
+    let _ = timeout(SILENCE, parts.drain(REST)).await;
+    detect(&head)
+}
+
+/// An upload that was not stored; it is the user's fault where the file is not what it is called.
+fn failed(text: String) -> Refusal {
+    let named = text.starts_with(NOT_AS_NAMED);
+    (if named { StatusCode::BAD_REQUEST } else { StatusCode::INTERNAL_SERVER_ERROR }, text)
 }
 
 /// The file of a body as a source; at its end the rest of the body is taken too.

@@ -32,6 +32,8 @@ pub(crate) struct Site {
     pub(crate) tls: Option<Tls>,
     /// Addresses that may copy.
     pub(crate) peers: BTreeSet<Ipv4Addr>,
+    /// User and password of the part of the copy service that asks for them.
+    pub(crate) copy_login: Option<(String, Secret)>,
     /// Folder below which exports are mounted.
     pub(crate) parent: String,
     /// Names of the mount folders that may be copied from.

@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     flatten::Flattened,
-    install::{Arrival, arrive, read_properties},
+    install::{Arrival, arrive, in_time, read_properties},
 };
 use crate::{
     layout::{StorePath, entry_of},
@@ -25,13 +25,9 @@ pub(super) async fn copy(
     meter: &Meter,
     abort: &CancellationToken,
 ) -> Result<Stored, Failure> {
-    let copy = Copy {
-        task,
-        source: task.source.open(&task.job).await?,
-        destination: task.destination.open(&task.job).await?,
-        meter,
-        abort,
-    };
+    let (source, destination) =
+        tokio::try_join!(task.source.open(&task.job), task.destination.open(&task.job))?;
+    let copy = Copy { task, source, destination, meter, abort };
     match &task.how {
         CopyHow::File => {
             let from = copy.locate().await?;
@@ -97,7 +93,7 @@ impl Copy<'_> {
             format,
             strict: false,
             decompress: false,
-            uploaded: false,
+            uploaded: None,
             checksum: None,
             limit: self.task.limit,
             label: None,
@@ -180,12 +176,13 @@ impl Copy<'_> {
             match self.file(&file.path, &folder).await {
                 Ok(stored) => made.push((file.path, stored)),
                 Err(failure) => {
-                    for (_, stored) in made {
-                        if let Err(error) = self.destination.remove_file(&stored.path).await {
-                            tracing::warn!(path = %stored.path, %error, "a file of a broken copy stays behind");
+                    in_time("the files of a broken copy stay behind", async {
+                        for (_, stored) in made {
+                            self.destination.remove_file(&stored.path).await?;
                         }
-                    }
-                    self.destination.tidy(to).await?;
+                        self.destination.tidy(to).await
+                    })
+                    .await;
                     return Err(failure);
                 }
             }
@@ -246,7 +243,7 @@ impl Copy<'_> {
             format: Some(ImageFormat::Vhd),
             strict: true,
             decompress: false,
-            uploaded: false,
+            uploaded: None,
             checksum: None,
             limit: self.task.limit,
             label: Some(&label),
@@ -269,7 +266,7 @@ impl Copy<'_> {
             format,
             strict: true,
             decompress,
-            uploaded: false,
+            uploaded: None,
             checksum: None,
             limit: self.task.limit,
             label: Some(label),

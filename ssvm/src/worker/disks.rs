@@ -148,7 +148,8 @@ async fn original(
     Ok(Some((name.clone(), text)))
 }
 
-async fn text(store: &dyn Store, path: &StorePath) -> Result<Vec<u8>, Failure> {
+/// The bytes of a descriptor.
+pub(super) async fn text(store: &dyn Store, path: &StorePath) -> Result<Vec<u8>, Failure> {
     let mut source = store.open(path).await?;
     let mut bytes = Vec::new();
     while let Some(chunk) = source.chunk().await? {
@@ -246,6 +247,46 @@ mod tests {
         assert!(template(&store, &task("a.vmdk", 9, false)).await.is_err(), "a link is no disk");
         let gone = list(&store, &package, None, &CancellationToken::new()).await.unwrap_err();
         assert!(gone.text.starts_with("One of the attached disk or iso"), "{gone}");
+    }
+
+    #[tokio::test]
+    async fn an_iso_of_a_package_becomes_a_template_that_is_one() {
+        let root = tempfile::tempdir().unwrap();
+        put(root.path());
+        let folder = root.path().join("template/tmpl/2/7");
+        let file = r#"<File ovf:id="f3" ovf:href="cd.iso"/></References>"#;
+        fs::write(folder.join("vm.ovf"), DESCRIPTOR.replace("</References>", file)).unwrap();
+        fs::write(folder.join("cd.iso"), "iso").unwrap();
+        let store = open(root.path()).await;
+        let package = StorePath::parse("template/tmpl/2/7/t7.ova").unwrap();
+        let disks = list(&store, &package, None, &CancellationToken::new()).await.unwrap();
+        let iso = disks.last().unwrap();
+        assert_eq!((iso.is_iso, iso.bootable, iso.virtual_size), (true, false, 3), "{iso:?}");
+        for _ in 0..2 {
+            let task = DiskTask { virtual_size: 3, ..task("cd.iso", 9, false) };
+            let made = template(&store, &task).await.unwrap();
+            assert_eq!(
+                (made.path.as_str(), made.format),
+                ("template/tmpl/2/9/cd.iso", Some(ImageFormat::Iso))
+            );
+            assert_eq!((made.virtual_size, made.physical_size), (3, 3));
+        }
+        let text = fs::read(root.path().join("template/tmpl/2/9/template.properties")).unwrap();
+        let properties = Properties::parse(&text);
+        for (key, value) in [
+            ("filename", "cd.iso"),
+            ("iso", "true"),
+            ("iso.filename", "cd.iso"),
+            ("iso.size", "3"),
+            ("uniquename", "t9"),
+            ("id", "9"),
+            ("public", "false"),
+        ] {
+            assert_eq!(properties.get(key), Some(value), "{key}");
+        }
+        let listed = crate::worker::list::images(&store, crate::order::Images::Templates).await.unwrap();
+        let listed: Vec<_> = listed.iter().map(|t| (&*t.install_path, t.size, t.is_corrupted)).collect();
+        assert_eq!(listed, [("template/tmpl/2/9/cd.iso", 3, false)]);
     }
 
     proptest! {

@@ -4,18 +4,21 @@
 use bytes::Bytes;
 use common::command::storage::ImageFormat;
 use futures_util::future::BoxFuture;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{spread::Spread, unpack::unpack};
 use crate::{
-    format::{HEAD, Inspector, Refusal},
+    format::{HEAD, Inspector, Kind, Refusal},
     layout::{Entry, PROPERTIES_LIMIT, Properties, StorePath},
     order::{Failure, FailureKind, FetchTask, Label, Stored},
     source::{HttpOrder, HttpSource, is_metalink, open_metalink},
-    store::{Expected, Origin, Sink, Source, SourceError, Store},
+    store::{Expected, Gate, Origin, Sink, Source, SourceError, Store, StoreResult},
     transfer::{Algorithm, Checksum, Meter, Plan, Resumed, TransferError, run, sum_of_head},
 };
 
+/// What a user is told whose file is not what its name says.
+pub(crate) const NOT_AS_NAMED: &str = "File type mismatch between the sent file and the actual content.";
 /// Key of a property file: the image that it named before.
 const REPLACED: &str = "replaced";
 
@@ -72,7 +75,7 @@ async fn one(
             format: task.format,
             strict: true,
             decompress: task.format.is_some(),
-            uploaded: false,
+            uploaded: None,
             checksum: task.checksum.clone().or(opened.checksum),
             limit: task.limit,
             label: task.label.as_ref(),
@@ -199,8 +202,8 @@ pub(crate) struct Arrival<'a> {
     pub(crate) format: Option<ImageFormat>,
     pub(crate) strict: bool,
     pub(crate) decompress: bool,
-    /// A user brings it, and is told so.
-    pub(crate) uploaded: bool,
+    /// A user brings it, with this name, and is told so.
+    pub(crate) uploaded: Option<&'a str>,
     pub(crate) checksum: Option<Checksum>,
     pub(crate) limit: u64,
     pub(crate) label: Option<&'a Label>,
@@ -263,10 +266,8 @@ async fn into_sink(
             if let TransferError::Refused(refusal) = &error {
                 tracing::warn!(path = %path, reason = %refusal.reason(), "an image is refused");
             }
-            if let Err(left) = store.tidy(arrival.folder).await {
-                tracing::warn!(folder = %arrival.folder, error = %left, "an empty folder stays behind");
-            }
-            let text = arrival.uploaded.then(|| of_upload(&error, arrival)).flatten();
+            in_time("an empty folder stays behind", store.tidy(arrival.folder)).await;
+            let text = arrival.uploaded.and_then(|name| of_upload(&error, arrival, name));
             return Err(text.map_or_else(|| error.into(), Failure::end));
         }
     };
@@ -288,8 +289,11 @@ async fn into_sink(
             describe(store, arrival.folder, label, &stored, before.as_ref()).await
         };
         if let Err(failure) = described.await {
-            store.remove_file(&path).await?;
-            store.tidy(arrival.folder).await?;
+            in_time("an image without its properties stays behind", async {
+                store.remove_file(&path).await?;
+                store.tidy(arrival.folder).await
+            })
+            .await;
             return Err(failure);
         }
         if let Some(old) = before {
@@ -299,14 +303,31 @@ async fn into_sink(
     Ok(stored)
 }
 
+/// Tidies up after a failure. Whoever waits for the failure has waited long if its store is silent: what takes longer
+/// than a while is left for the sweep.
+pub(super) async fn in_time(left: &str, tidying: impl Future<Output = StoreResult<()>>) {
+    match timeout(Gate::TIDY, tidying).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "{left}"),
+        Err(_) => tracing::warn!("{left}: the store did not answer within {} s", Gate::TIDY.as_secs()),
+    }
+}
+
+/// What a user is told whose file is not what its name says, or not what was declared.
+pub(crate) fn mismatch(found: Kind, declared: Option<ImageFormat>, name: &str) -> String {
+    if !found.fits(name) {
+        return format!("{NOT_AS_NAMED} Received: {found}");
+    }
+    format!(
+        "File type mismatch between uploaded file and selected format. Selected file format: {}. Received: {found}",
+        declared.map(|f| f.to_string()).unwrap_or_default()
+    )
+}
+
 /// What a user is told of an upload where that is not what is said of a download.
-fn of_upload(error: &TransferError, arrival: &Arrival<'_>) -> Option<String> {
+fn of_upload(error: &TransferError, arrival: &Arrival<'_>, name: &str) -> Option<String> {
     match error {
-        TransferError::Refused(Refusal::Mismatch { found }) => Some(format!(
-            "File type mismatch between uploaded file and selected format. Selected file format: {}. Received: \
-             {found}",
-            arrival.format.map(|f| f.to_string()).unwrap_or_default()
-        )),
+        TransferError::Refused(Refusal::Mismatch { found }) => Some(mismatch(*found, arrival.format, name)),
         TransferError::Refused(refusal) => Some(refusal.to_string().replace("downloaded", "uploaded")),
         TransferError::TooLarge => Some(format!(
             "Maximum file upload size exceeded. Maximum allowed size: {}GB.",

@@ -2,8 +2,9 @@
 
 use common::command::storage::TemplateProp;
 
-use super::install::read_properties;
+use super::{disks::text, install::read_properties};
 use crate::{
+    format::{LONGEST_DESCRIPTOR, read_descriptor},
     layout::{StorePath, entry_of},
     order::{Failure, Images, Page},
     store::{Found, Listed, Node, Store, StoreError, job_of_temporary},
@@ -58,9 +59,35 @@ async fn described(store: &dyn Store, files: Vec<Listed>, name: &str) -> Result<
             Err(failure) => return Err(failure),
         };
         let Some(folder) = file.path.parent() else { continue };
-        found.extend(entry_of(&folder, &properties));
+        let Some(mut entry) = entry_of(&folder, &properties) else { continue };
+        // Who has put a package there by hand knows its bytes, and not those of its disks.
+        if entry.install_path.ends_with(".ova")
+            && entry.size == entry.physical_size
+            && let Some(size) = size_of_disks(store, &folder).await?
+        {
+            entry.size = size;
+        }
+        found.push(entry);
     }
     Ok(found)
+}
+
+/// Bytes of the disks that a package's descriptor tells of; `None` where there is none that can be read.
+async fn size_of_disks(store: &dyn Store, folder: &StorePath) -> Result<Option<i64>, Failure> {
+    let nodes = store.browse(Some(folder)).await?.unwrap_or_default();
+    let descriptor = nodes.iter().find(|node| node.path.name().ends_with(".ovf") && !node.is_folder);
+    let Some(descriptor) = descriptor.filter(|node| node.size <= LONGEST_DESCRIPTOR) else { return Ok(None) };
+    let told = read_descriptor(&text(store, &descriptor.path).await?);
+    Ok(match told {
+        Ok(told) => {
+            told.disks.iter().try_fold(0, |sum: i64, disk| sum.checked_add(disk.capacity.try_into().ok()?))
+        }
+        Err(reason) => {
+            tracing::warn!(path = %descriptor.path, reason, "the sizes of a package's disks are not known");
+            None
+        }
+    }
+    .filter(|size| *size > 0))
 }
 
 /// Entries of a store whose keys tell everything: `…/<unique name>/<file>`, `volumes/<account>/<id>/<file>`.
@@ -108,6 +135,38 @@ mod tests {
         let properties = folder.path().join("template/tmpl/2/201/template.properties");
         fs::write(&properties, vec![b'#'; 100_000]).unwrap();
         assert_eq!(images(&open().await, Images::Templates).await.unwrap(), [], "not the work of an install");
+    }
+
+    #[tokio::test]
+    async fn what_is_listed_of_a_package_are_its_disks() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("template/tmpl/1/8");
+        fs::create_dir_all(&folder).unwrap();
+        let descriptor = |systems: &str| {
+            format!(
+                r#"<Envelope xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1"><References/><DiskSection>
+<Disk ovf:diskId="d1" ovf:capacity="5" ovf:capacityAllocationUnits="byte * 2^30"/>
+<Disk ovf:diskId="d2" ovf:capacity="512"/></DiskSection>{systems}</Envelope>"#
+            )
+        };
+        let listed = async |size: &str, text: &str| {
+            let properties = format!(
+                "uniquename=routing-8\nfilename=x.ova\nova=true\nova.filename=x.ova\nova.size=1000\n\
+                 ova.virtualsize={size}\nvirtualsize={size}\nsize=1000\nid=8\n"
+            );
+            fs::write(folder.join("template.properties"), properties).unwrap();
+            fs::write(folder.join("x.ovf"), text).unwrap();
+            let store = FolderStore::open(root.path().to_str().unwrap(), "none").await.unwrap();
+            images(&store, Images::Templates).await.unwrap().remove(0).size
+        };
+        let good = descriptor(r#"<VirtualSystem ovf:id="vm"/>"#);
+        assert_eq!(listed("1000", &good).await, (5 << 30) + 512);
+        assert_eq!(listed("2000", &good).await, 2000, "it was told");
+        assert_eq!(listed("1000", &descriptor("")).await, 1000, "a descriptor of no machine");
+        fs::remove_file(folder.join("x.ovf")).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", folder.join("x.ovf")).unwrap();
+        let store = FolderStore::open(root.path().to_str().unwrap(), "none").await.unwrap();
+        assert_eq!(images(&store, Images::Templates).await.unwrap()[0].size, 1000, "links are nothing");
     }
 
     #[test]

@@ -13,6 +13,6 @@ mod run;
 mod spread;
 mod unpack;
 
-pub(crate) use install::{Arrival, arrive};
+pub(crate) use install::{Arrival, NOT_AS_NAMED, arrive, mismatch};
 pub(crate) use process::{LINE, run};
 pub(crate) use run::serve;

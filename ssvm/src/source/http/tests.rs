@@ -92,6 +92,16 @@ async fn a_stall_is_a_broken_connection() {
 }
 
 #[tokio::test]
+async fn a_stall_for_ever_is_an_error() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nETag: \"a\"";
+    let rest = "HTTP/1.1 206 Partial Content\r\nContent-Length: 2\r\nContent-Range: bytes 2-3/4";
+    let (url, seen) = server(vec![(answer(head, b"01"), true), (answer(rest, b""), true)]).await;
+    let error = fetched(&order(&url)).await.unwrap_err();
+    assert_eq!(error, "Downloaded 2 bytes (incomplete download): no byte for 1 s");
+    assert_eq!(seen.lock().await.len(), 5);
+}
+
+#[tokio::test]
 async fn a_server_that_starts_over_never_gives_a_file() {
     let head = "HTTP/1.1 200 OK\r\nContent-Length: 10";
     let (url, _) = server(vec![(answer(head, b"0123"), false), (answer(head, b"0123456789"), false)]).await;
@@ -137,11 +147,19 @@ async fn texts_for_users() {
 
 #[tokio::test]
 async fn redirections_are_followed_where_allowed_and_only_to_allowed_places() {
-    let redirect = |to: &str| answer(&format!("HTTP/1.1 307 x\r\nLocation: {to}\r\nContent-Length: 0"), b"");
+    let with = |code: u16, to: &str| {
+        answer(&format!("HTTP/1.1 {code} x\r\nLocation: {to}\r\nContent-Length: 0"), b"")
+    };
+    let redirect = |to: &str| with(307, to);
     let body = answer("HTTP/1.1 200 OK\r\nContent-Length: 2", b"ok");
     let follow = |url: &str| HttpOrder { follow_redirects: true, ..order(url) };
-    let (url, _) = server(vec![(redirect("/y"), false), (body, false)]).await;
-    assert_eq!(fetched(&follow(&url)).await.unwrap(), b"ok");
+    for code in [301, 302, 303, 307, 308] {
+        let (url, _) = server(vec![(with(code, "/y"), false), (body.clone(), false)]).await;
+        assert_eq!(fetched(&follow(&url)).await.unwrap(), b"ok", "{code}");
+        let (url, seen) = server(vec![(with(code, "/y"), false)]).await;
+        assert!(fetched(&order(&url)).await.unwrap_err().ends_with(&format!("response code: {code}")));
+        assert_eq!(seen.lock().await.len(), 1);
+    }
     for target in ["http://169.254.169.254/latest", "http://0.0.0.0/", "http://[::ffff:169.254.169.254]/"] {
         let (url, _) = server(vec![(redirect(target), false)]).await;
         assert_eq!(fetched(&follow(&url)).await.unwrap_err(), "Illegal host specified in URL.", "{target}");
@@ -180,6 +198,19 @@ async fn a_proxy_gets_the_whole_url_and_its_own_credentials() {
     let seen = seen.lock().await;
     assert!(seen[0].starts_with("get http://images.example.org/x.qcow2"), "{}", seen[0]);
     assert!(seen[0].contains("proxy-authorization: basic dtpw"), "{}", seen[0]);
+}
+
+#[tokio::test]
+async fn https_goes_through_a_proxy_unseen() {
+    let refusal = answer("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0", b"");
+    let (proxy, seen) = server(vec![(refusal, false)]).await;
+    let port = proxy.trim_start_matches("http://127.0.0.1:").split('/').next().unwrap().parse().unwrap();
+    let spec = ProxySpec { host: "127.0.0.1".into(), port, user: Some(("u".into(), Secret::new("p"))) };
+    let order = HttpOrder { proxy: Some(spec), ..order("https://images.example.org/secret-path.qcow2") };
+    assert!(fetched(&order).await.is_err());
+    let seen = seen.lock().await;
+    assert!(seen[0].starts_with("connect images.example.org:443 "), "{}", seen[0]);
+    assert!(seen[0].contains("proxy-authorization: basic dtpw") && !seen[0].contains("secret-path"));
 }
 
 #[test]
