@@ -2,10 +2,14 @@
 
 use std::{
     os::fd::AsFd as _,
+    path::Path,
     process::{Command, Output, Stdio},
 };
 
 use super::{Process, run_id};
+
+/// Where `ip netns exec` looks for what a namespace has in the place of files of `/etc`.
+const NAMES: &str = "/etc/netns";
 
 /// A network namespace; everything in it ends when this is dropped.
 #[derive(Debug)]
@@ -22,7 +26,7 @@ impl Namespace {
 
     /// Makes a namespace of that very name, after removing one that was left behind.
     pub fn named(name: String) -> Self {
-        if std::path::Path::new("/run/netns").join(&name).exists() {
+        if Path::new("/run/netns").join(&name).exists() {
             Self::end(&name);
         }
         ip(&["netns", "add", &name]);
@@ -52,6 +56,15 @@ impl Namespace {
             }
         }
         let _ = Command::new("ip").args(["netns", "del", name]).stderr(Stdio::null()).status();
+        let _ = std::fs::remove_dir_all(Path::new(NAMES).join(name));
+    }
+
+    /// The names that programs inside know, beside `localhost`: lines of `/etc/hosts`. Those that run already hear of
+    /// other lines only if there were some when they began.
+    pub fn hosts(&self, lines: &str) {
+        let folder = Path::new(NAMES).join(&self.name);
+        std::fs::create_dir_all(&folder).expect("folder of names");
+        std::fs::write(folder.join("hosts"), format!("127.0.0.1 localhost\n{lines}\n")).expect("names");
     }
 
     /// The name `ip netns` knows it by.

@@ -35,11 +35,15 @@ use self::{
     desk::{SERVER, boot_line},
     s3::{ADDRESS as S3, Bucket, Kind, SECRET},
 };
-use super::{Namespace, Process, binary};
+use super::{Namespace, Process, binary, join};
 pub use desk::Desk;
 
 /// Address of the web server, on the VM's public network.
 pub const WEB: &str = "203.0.113.1";
+/// Public address of the VM.
+pub const VM: &str = "203.0.113.51";
+/// The one of a VM of another zone.
+pub const FAR: &str = "203.0.113.52";
 /// Longest wait for anything.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
@@ -78,23 +82,50 @@ pub fn in_lab_with<F: Future<Output = ()>>(kind: Kind, scene: impl FnOnce(Lab) -
     enter(Some(kind), scene);
 }
 
-fn enter<F: Future<Output = ()>>(kind: Option<Kind>, scene: impl FnOnce(Lab) -> F) {
-    let namespace = Namespace::new("ssvm");
-    for (device, address) in
-        [("eth0", "169.254.1.2/16"), ("eth1", "10.1.1.21/24"), ("eth2", "203.0.113.51/24")]
-    {
-        let peer = format!("peer-{device}");
-        namespace.ip(&["link", "add", device, "type", "veth", "peer", "name", &peer]);
-        namespace.ip(&["link", "set", &peer, "up"]);
-        namespace.address(device, address);
+/// Two VMs of two zones with one public network; the thread of the test lives in the namespace of the first. Programs
+/// in both know `names`, lines of `/etc/hosts`.
+pub fn in_two_labs<F: Future<Output = ()>>(names: &str, scene: impl FnOnce(Lab, Lab) -> F) {
+    let (near, far) = (Namespace::new("ssvm"), Namespace::new("far"));
+    join(&near, "eth2", &far, "eth2");
+    for (namespace, public) in [(&near, VM), (&far, FAR)] {
+        namespace.hosts(names);
+        wire_up(namespace, public);
     }
-    for address in [format!("{SERVER}/24"), format!("{WEB}/24"), "10.1.1.7/24".into()] {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        far.enter();
+        let far = Lab::start(Arc::new(far), None, FAR).await;
+        near.enter();
+        scene(Lab::start(Arc::new(near), None, VM).await, far).await;
+    });
+}
+
+/// Gives a VM its NICs, and what is around it its addresses.
+fn wire_up(namespace: &Namespace, public: &str) {
+    let joined = namespace.sh("ip link show dev eth2").status.success();
+    for (device, address) in [("eth0", "169.254.1.2/16"), ("eth1", "10.1.1.21/24"), ("eth2", public)] {
+        let peer = format!("peer-{device}");
+        if device != "eth2" || !joined {
+            namespace.ip(&["link", "add", device, "type", "veth", "peer", "name", &peer]);
+            namespace.ip(&["link", "set", &peer, "up"]);
+        }
+        let mask = if device == "eth2" { "/24" } else { "" };
+        namespace.address(device, &format!("{address}{mask}"));
+    }
+    // Of a network on `lo` every address is here.
+    let web = format!("{WEB}/{}", if joined { 32 } else { 24 });
+    for address in [format!("{SERVER}/24"), web, "10.1.1.7/24".into()] {
         namespace.ip(&["addr", "add", &address, "dev", "lo"]);
     }
+}
+
+fn enter<F: Future<Output = ()>>(kind: Option<Kind>, scene: impl FnOnce(Lab) -> F) {
+    let namespace = Namespace::new("ssvm");
+    wire_up(&namespace, VM);
     let bucket = kind.map(|kind| s3::bucket(kind, &namespace));
     namespace.enter();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { scene(Lab::start(Arc::new(namespace), bucket).await).await });
+    runtime.block_on(async { scene(Lab::start(Arc::new(namespace), bucket, VM).await).await });
 }
 
 fn start(namespace: &Namespace, root: &Path, part: &str) -> Process {
@@ -104,7 +135,7 @@ fn start(namespace: &Namespace, root: &Path, part: &str) -> Process {
 }
 
 impl Lab {
-    async fn start(namespace: Arc<Namespace>, bucket: Option<Bucket>) -> Self {
+    async fn start(namespace: Arc<Namespace>, bucket: Option<Bucket>, public: &'static str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         fs::set_permissions(root, fs::Permissions::from_mode(0o755)).unwrap();
@@ -117,8 +148,8 @@ impl Lab {
         fs::write(root.join("etc/passwd"), "serve:x:65534:65534:serve:/:/none\n").unwrap();
         let cache = root.join("var/cache/cloud");
         fs::create_dir_all(&cache).unwrap();
-        fs::write(cache.join("cmdline"), boot_line()).unwrap();
-        let desk = Desk::open(root).await;
+        fs::write(cache.join("cmdline"), boot_line(public)).unwrap();
+        let desk = Desk::open(root, public).await;
         let core = start(&namespace, root, "core");
         let serve = start(&namespace, root, "serve");
         desk.joined().await;
@@ -132,6 +163,14 @@ impl Lab {
         self.core = start(&self.namespace, self.folder.path(), "core");
         before.closed().await;
         self.joined().await;
+    }
+
+    /// Restarts the core with more words in its boot arguments.
+    pub async fn restart_with(&mut self, words: &str) {
+        let file = self.folder.path().join("var/cache/cloud/cmdline");
+        let line = fs::read_to_string(&file).unwrap();
+        fs::write(file, format!("{} {words}\n", line.trim())).unwrap();
+        self.restart_core().await;
     }
 
     /// Kills the serve process and starts it again.

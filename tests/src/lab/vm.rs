@@ -83,7 +83,11 @@ pub struct Config {
 impl Config {
     /// A machine from our image, started the fast way, without network.
     pub fn ours() -> Self {
-        let parts = image_folder();
+        Self::of(image_folder())
+    }
+
+    /// The same from an image that lies elsewhere.
+    pub fn of(parts: PathBuf) -> Self {
         Self {
             disk: parts.join("trivium.qcow2"),
             format: "qcow2",

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     time::{Duration, Instant},
 };
 
@@ -14,7 +15,7 @@ use common::command::storage::{
 use tests::lab::{
     ssvm::{
         disk,
-        machine::{CIFS, Machine, PASSWORD, in_machine, set_up, share_url},
+        machine::{CIFS, Machine, NFS, PASSWORD, in_machine, set_up, share_url},
         origin::{Act, Origin},
         read, template,
     },
@@ -139,5 +140,37 @@ fn a_cifs_share_is_a_store() {
             !machine.shared().join("template/tmpl/2/201").exists()
         });
         keeps_the_password(&machine);
+        exports(&machine).await;
     });
+}
+
+/// NFS exports are mounted as the contract has it, each once.
+async fn exports(machine: &Machine) {
+    let url = format!("nfs://{NFS}/export");
+    let mut command = set_up(&url);
+    for _ in 0..2 {
+        let answer: SecStorageSetupAnswer = machine.answer(&command).await;
+        assert!(answer.answer.result, "{answer:?}");
+        let name = answer.dir.expect("a folder");
+        assert_eq!(machine.inside().text("/proc/self/mounts").matches(&name).count(), 1);
+        let mount = machine.mount(&name);
+        for word in ["soft", "timeo=133", "retrans=2", "proto=tcp", "acdirmin=0", "acdirmax=0"] {
+            assert!(mount.contains(word), "{word} is not in {mount}");
+        }
+    }
+    for folder in ["snapshots", "volumes"] {
+        let mode = fs::metadata(machine.exported().join(folder)).expect("a folder").permissions().mode();
+        assert_eq!(mode & 0o777, 0o777, "{folder}");
+    }
+    // The slash makes it another folder, here with a version of its own.
+    (command.sec_url, command.nfs_version) = (Some(format!("{url}/")), Some("4.1".into()));
+    let answer: SecStorageSetupAnswer = machine.answer(&command).await;
+    let mount = machine.mount(&answer.dir.expect("a folder"));
+    assert!(mount.contains("vers=4.1"), "{mount}");
+    let wrong = format!("nfs://{NFS}/none");
+    let text = refused(machine, &wrong).await;
+    assert!(text.starts_with(&format!("GetRootDir for {wrong} failed due to ")), "{text}");
+    let folders =
+        machine.inside().run("/usr/bin/execlineb", &["-Pc", "elglob F /mnt/SecStorage/* echo ${F}"]);
+    assert_eq!(folders.stdout.split_whitespace().count(), 3, "{}", folders.stdout);
 }

@@ -18,8 +18,7 @@ use tests::lab::Process;
 
 use tests::lab::ssvm::{LIMIT, Lab};
 
-/// Address of the VM's web service.
-pub const VM: &str = "203.0.113.51";
+pub use tests::lab::ssvm::VM;
 /// The key that the set-up command delivers.
 pub const KEY: &str = "psk-of-the-suite";
 

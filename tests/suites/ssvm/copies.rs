@@ -1,21 +1,29 @@
 //! Copies between stores and deletions, with a real S3 server.
 
-use std::fs;
+use std::{
+    fs,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use common::command::{
+    Secret,
     agent::{Answer, UnsupportedAnswer},
     storage::{
         CopyCmdAnswer, CopyCommand, DataStoreTO, DataTO, DeleteCommand, DownloadStatus, ImageFormat,
-        ListTemplateAnswer, ListTemplateCommand, SecStorageSetupAnswer, SnapshotObjectTO, StoreRole,
-        TemplateObjectTO,
+        ListTemplateAnswer, ListTemplateCommand, S3TO, SecStorageSetupAnswer, SnapshotObjectTO, StoreRole,
+        TemplateObjectTO, VolumeObjectTO,
     },
 };
 
-use tests::lab::ssvm::{
-    Lab, disk, in_lab, in_lab_with, in_lab_with_s3,
-    origin::{Act, Origin},
-    s3::{self, Kind},
-    template, tool,
+use tests::lab::{
+    ssvm::{
+        LIMIT, Lab, WEB, disk, in_lab, in_lab_with, in_lab_with_s3,
+        origin::{Act, Origin},
+        s3::{self, Kind},
+        template, tool,
+    },
+    wait_until,
 };
 
 pub fn snapshot(store: DataStoreTO, path: &str) -> DataTO {
@@ -134,7 +142,7 @@ fn to_and_fro(kind: Kind) {
 
         // A template straight into the bucket, then into a folder.
         let disk = disk(lab.folder.path(), "qcow2", 12);
-        let origin = Origin::start(vec![Act::Serve(std::sync::Arc::new(fs::read(&disk).unwrap()))]).await;
+        let origin = Origin::start(vec![Act::Serve(Arc::new(fs::read(&disk).unwrap()))]).await;
         let url = format!("{}/disk.qcow2?sig=x", origin.url);
         let mut command = template(lab.s3(), 201, &url, ImageFormat::Qcow2);
         command.checksum = Some("{SHA-256}00".into());
@@ -180,7 +188,7 @@ fn to_and_fro(kind: Kind) {
             "qemu-img",
             &["create", "-q", "-f", "qcow2", "-u", "-b", "x", "-F", "raw", hostile.to_str().unwrap(), "1G"],
         );
-        let origin = Origin::start(vec![Act::Serve(std::sync::Arc::new(fs::read(&hostile).unwrap()))]).await;
+        let origin = Origin::start(vec![Act::Serve(Arc::new(fs::read(&hostile).unwrap()))]).await;
         let command = template(lab.s3(), 202, &format!("{}/h.qcow2", origin.url), ImageFormat::Qcow2);
         assert_eq!(lab.download(&command).await.download_status, DownloadStatus::DownloadError);
         assert_eq!(lab.s3_keys(), ["snapshots/2/31/51ab", key]);
@@ -192,6 +200,34 @@ fn to_and_fro(kind: Kind) {
             DeleteCommand { data: Some(snapshot(lab.s3(), "snapshots/2/31/51ab")), ..Default::default() };
         assert!(lab.answer::<_, Answer>(&delete).await.answer.result);
         assert_eq!(lab.s3_keys(), ["snapshots/2/31/51ab2", key]);
+        for key in ["volumes/2/5/x", "volumes/2/55/x"] {
+            lab.s3_put(key);
+        }
+        let volume = |store| {
+            let path = Some("volumes/2/5".to_owned());
+            let volume = VolumeObjectTO { path, data_store: Some(store), id: 5, ..Default::default() };
+            DeleteCommand { data: Some(DataTO::Volume(Box::new(volume))), ..Default::default() }
+        };
+        let DataStoreTO::S3(mut wrong) = lab.s3() else { unreachable!() };
+        wrong.secret_key = Some(Secret::new("another"));
+        let answer = lab.answer::<_, Answer>(&volume(DataStoreTO::S3(wrong))).await.answer;
+        let bucket = &lab.bucket.as_ref().unwrap().name;
+        let start =
+            format!("Failed to delete volume volumes/2/5 from bucket {bucket} due to the following error: ");
+        assert!(!answer.result && answer.details.as_ref().unwrap().starts_with(&start), "{answer:?}");
+        let answer = lab.answer::<_, Answer>(&volume(lab.s3())).await.answer;
+        let text = format!("Deleted volume volumes/2/5 from bucket {bucket}.");
+        assert_eq!((answer.result, answer.details), (true, Some(text)));
+        assert_eq!(lab.s3_keys(), ["snapshots/2/31/51ab2", key, "volumes/2/55/x"]);
+
+        // A source that breaks off for good after some parts leaves neither object nor upload.
+        let whole = Arc::new(fs::read(&snap).unwrap());
+        let gone = Act::Raw(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec());
+        let origin = Origin::start(vec![Act::Cut(whole, 18 << 20), gone]).await;
+        let command = template(lab.s3(), 203, &format!("{}/x.qcow2", origin.url), ImageFormat::Qcow2);
+        assert_eq!(lab.download(&command).await.download_status, DownloadStatus::DownloadError);
+        assert_eq!(lab.s3_keys(), ["snapshots/2/31/51ab2", key, "volumes/2/55/x"]);
+        assert!(lab.s3_uploads().is_empty());
         for secret in ["secret-of-the-suite", "sig=x"] {
             assert!(!lab.core.output().contains(secret) && !lab.serve.output().contains(secret));
         }
@@ -205,7 +241,7 @@ fn a_template_moves_from_export_to_export_with_its_folder() {
             let _: SecStorageSetupAnswer = lab.answer(&lab.set_up(export)).await;
         }
         let disk = disk(lab.folder.path(), "qcow2", 3);
-        let origin = Origin::start(vec![Act::Serve(std::sync::Arc::new(fs::read(&disk).unwrap()))]).await;
+        let origin = Origin::start(vec![Act::Serve(Arc::new(fs::read(&disk).unwrap()))]).await;
         let command = template(
             lab.nfs("a", StoreRole::Image),
             201,
@@ -283,8 +319,29 @@ fn deletions() {
         assert!(delete(image(store(), "template/tmpl/2/201/x.qcow2")).await.result);
         assert!(!lab.file("a", "template/tmpl/2/201").exists());
         assert!(delete(image(store(), "template/tmpl/2/201/x.qcow2")).await.result, "again");
+        let again = delete(image(store(), "template/tmpl/2/201/x.qcow2")).await;
+        assert_eq!(again.details.as_deref(), Some("template parent directory 201 doesn't exist"));
+        // What a failed upload left goes by its number, and its neighbours stay.
+        put("template/tmpl/2/202/y");
+        assert!(delete(image(store(), "template/tmpl/2/201")).await.result);
+        assert!(lab.file("a", "template/tmpl/2/202/y").exists());
         put("template/tmpl/2/201/other/x");
-        assert!(!delete(image(store(), "template/tmpl/2/201")).await.result);
+        let kept = delete(image(store(), "template/tmpl/2/201")).await;
+        let text = "Unable to delete file other under Template path template/tmpl/2/201";
+        assert_eq!((kept.result, kept.details.as_deref()), (false, Some(text)));
+        put("volumes/2/7/other/x");
+        let volume = VolumeObjectTO {
+            path: Some("volumes/2/7".into()),
+            data_store: Some(store()),
+            id: 7,
+            ..Default::default()
+        };
+        let kept = delete(DataTO::Volume(Box::new(volume))).await;
+        let text = "Unable to delete file other under Volume path volumes/2/7";
+        assert_eq!((kept.result, kept.details.as_deref()), (false, Some(text)));
+        put("snapshots/2/33/chain/x");
+        assert!(delete(snapshot(store(), "snapshots/2/33/chain")).await.result, "what a staging store holds");
+        assert!(lab.file("a", "snapshots/2/33/chain/x").exists());
         for file in ["51ab", "51ab.vhd", "51ab-disk0.vmdk", "51abc"] {
             put(&format!("snapshots/2/31/{file}"));
         }
@@ -303,5 +360,99 @@ fn deletions() {
         }));
         let answer = delete(nothing).await;
         assert!(answer.result && answer.details.unwrap().starts_with("Object with null install path"));
+    });
+}
+
+#[test]
+fn a_service_that_never_answers_is_given_up() {
+    in_lab(async |lab| {
+        lab.ready().await;
+        // It takes connections, and says nothing.
+        let listener = std::net::TcpListener::bind(format!("{WEB}:0")).unwrap();
+        let silent = S3TO {
+            access_key: Some(Secret::new("key")),
+            secret_key: Some(Secret::new("secret")),
+            end_point: Some(listener.local_addr().unwrap().to_string()),
+            bucket_name: Some("bucket".into()),
+            https_flag: Some(false),
+            socket_timeout: Some(1000),
+            max_error_retry: Some(1),
+            ..S3TO::default()
+        };
+        let list =
+            ListTemplateCommand { store: Some(DataStoreTO::S3(Box::new(silent))), ..Default::default() };
+        let begun = Instant::now();
+        let dead = async {
+            let listed: ListTemplateAnswer = lab.answer(&list).await;
+            assert!(!listed.answer.result && listed.template_infos.is_empty(), "{listed:?}");
+            assert!((2..20).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+        };
+        let well = async {
+            let command =
+                ListTemplateCommand { store: Some(lab.nfs("a", StoreRole::Image)), ..Default::default() };
+            let listed: ListTemplateAnswer = lab.answer(&command).await;
+            assert!(listed.answer.result && begun.elapsed() < Duration::from_secs(2));
+        };
+        futures_util::future::join(dead, well).await;
+    });
+}
+
+#[test]
+fn a_copy_keeps_holes_and_is_whole_or_not_there() {
+    in_lab(async |mut lab| {
+        for export in ["a", "b"] {
+            let _: SecStorageSetupAnswer = lab.answer(&lab.set_up(export)).await;
+        }
+        let snapshots = lab.file("a", "snapshots/2/31");
+        let sparse = |name: &str, size: u64| {
+            let file = snapshots.join(name);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(&file, vec![7; 1 << 20]).unwrap();
+            fs::File::options().write(true).open(&file).unwrap().set_len(size).unwrap();
+            file
+        };
+        let copy = |lab: &Lab, name: &str| CopyCommand {
+            source: Some(snapshot(lab.nfs("a", StoreRole::Image), &format!("snapshots/2/31/{name}"))),
+            destination: Some(snapshot(lab.nfs("b", StoreRole::Image), "snapshots/2/31")),
+            ..Default::default()
+        };
+        let source = sparse("holes", 64 << 20);
+        let answer: CopyCmdAnswer = lab.answer(&copy(&lab, "holes")).await;
+        assert!(answer.answer.result, "{answer:?}");
+        let there = lab.file("b", "snapshots/2/31/holes");
+        tool("cmp", &[source.to_str().unwrap(), there.to_str().unwrap()]);
+        let taken = tool("du", &["-k", there.to_str().unwrap()]);
+        let taken: u64 = taken.split_whitespace().next().unwrap().parse().unwrap();
+        assert!(taken < 4096, "{taken} KiB on the disk");
+
+        // The process that copies dies in the middle.
+        sparse("dies", 16 << 30);
+        let command = copy(&lab, "dies");
+        let (folder, process) = (lab.file("b", "snapshots/2/31"), lab.serve.id().to_string());
+        let killed = async {
+            let begun = Instant::now();
+            while fs::read_dir(&folder).unwrap().count() < 2 {
+                assert!(begun.elapsed() < Duration::from_secs(60), "the copy does not begin");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            tool("kill", &["-9", &process]);
+        };
+        let (answer, ()) = futures_util::future::join(lab.answer::<_, CopyCmdAnswer>(&command), killed).await;
+        assert!(!answer.answer.result && answer.new_data.is_none(), "{answer:?}");
+        assert!(!folder.join("dies").exists());
+        lab.restart_serve();
+        wait_until("serve", LIMIT, || lab.status().contains("serve: connected"));
+
+        // A store that is full.
+        let within = format!("--mount=/proc/{}/ns/mnt", lab.serve.id());
+        let full = lab.file("b", "");
+        let line = format!("mount -t tmpfs -o size=4m,mode=777 full {}", full.display());
+        tool("nsenter", &[&within, "sh", "-ec", &line]);
+        fs::write(lab.file("a", "snapshots/2/31/large"), vec![7; 8 << 20]).unwrap();
+        let answer: CopyCmdAnswer = lab.answer(&copy(&lab, "large")).await;
+        assert!(!answer.answer.result, "{answer:?}");
+        assert!(answer.answer.details.unwrap().contains("no space left"));
+        let left = tool("nsenter", &[&within, "find", full.to_str().unwrap(), "-type", "f"]);
+        assert_eq!(left, "");
     });
 }

@@ -38,6 +38,12 @@ fn a_dead_store_keeps_no_other_waiting() {
             let file = read(&disk(lab.folder.path(), "qcow2", 4));
             let origin = Origin::start(vec![Act::Serve(file)]).await;
             let url = format!("{}/disk.qcow2", origin.url);
+            let lost = template(lab.nfs("b", StoreRole::Image), 800, &url, ImageFormat::Qcow2);
+            let job = lab.begun(&lost).await;
+            let begun = Instant::now();
+            let stand = lab.progress(&lost, &job, "GET_STATUS").await.download_status;
+            let open = [DownloadStatus::NotDownloaded, DownloadStatus::DownloadInProgress];
+            assert!(open.contains(&stand) && begun.elapsed() < Duration::from_secs(2), "{stand:?}");
             for id in 801..804 {
                 let begun = Instant::now();
                 let answer: GetStorageStatsAnswer = lab.answer(&about_a).await;

@@ -2,9 +2,12 @@
 
 use std::{fs, sync::Arc};
 
-use common::command::storage::{
-    DownloadAnswer, DownloadStatus, ImageFormat, ListTemplateAnswer, ListTemplateCommand, ResourceType,
-    StoreRole,
+use common::command::{
+    agent::Answer,
+    storage::{
+        DownloadAnswer, DownloadCommand, DownloadStatus, ImageFormat, ListTemplateAnswer,
+        ListTemplateCommand, ResourceType, SecStorageVMSetupCommand, StoreRole,
+    },
 };
 
 use tests::lab::ssvm::{
@@ -91,6 +94,9 @@ fn every_format_and_compression_arrives_whole() {
             assert_eq!(answer.download_status, DownloadStatus::Downloaded, "{url}: {answer:?}");
             assert_eq!(answer.template_size, 4 << 20, "{url}");
             assert_eq!(answer.template_physical_size as u64, fs::metadata(&image).unwrap().len(), "{url}");
+            let sum = tool("sha512sum", &[served.to_str().unwrap()]);
+            let sum = format!("{{SHA-512}}{}", sum.split(' ').next().unwrap());
+            assert_eq!(answer.checksum, Some(sum), "{url}: of the file as it was served");
             let path = answer.install_path.unwrap();
             assert!(path.ends_with(&format!(".{name}")), "{path}");
             assert!(fs::read(lab.file("a", &path)).unwrap() == *read(&image), "{url}");
@@ -339,5 +345,83 @@ fn a_snapshot_is_taken_as_it_is() {
         assert_eq!((answer.template_size, answer.download_status), (0, DownloadStatus::Downloaded));
         assert_eq!(lab.files("snapshots/2/31"), ["51ab"]);
         assert_eq!(*read(&lab.file("a", "snapshots/2/31/51ab")), *read(&delta));
+    });
+}
+
+#[test]
+fn what_cannot_be_begun_is_said_at_once() {
+    in_lab(async |lab| {
+        lab.ready().await;
+        let good =
+            template(lab.nfs("a", StoreRole::Image), 410, "http://203.0.113.1/x.qcow2", ImageFormat::Qcow2);
+        let nothing = |text: &str| Some(text.to_owned());
+        let cases = [
+            (
+                DownloadCommand { checksum: nothing("{FOO}abc"), ..good.clone() },
+                DownloadStatus::NotDownloaded,
+                "invalid algorithm: {FOO}abc",
+            ),
+            (
+                DownloadCommand { url: None, ..good.clone() },
+                DownloadStatus::DownloadError,
+                "TEMPLATE is corrupted on storage due to an invalid url , cannot download",
+            ),
+            (
+                DownloadCommand { name: nothing(" "), ..good.clone() },
+                DownloadStatus::DownloadError,
+                "Invalid Name",
+            ),
+        ];
+        for (command, status, text) in cases {
+            let answer: DownloadAnswer = lab.answer(&command).await;
+            assert_eq!((answer.download_status, answer.error_string.as_deref()), (status, Some(text)));
+        }
+        assert_eq!(lab.files("template/tmpl/2/410"), [""; 0]);
+    });
+}
+
+#[test]
+fn an_internal_site_is_reached_once_it_is_allowed() {
+    in_lab(async |lab| {
+        lab.ready().await;
+        let file = read(&disk(lab.folder.path(), "qcow2", 1));
+        let origin = Origin::start_at("10.1.1.7", vec![Act::Serve(Arc::clone(&file))]).await;
+        let url = format!("{}/disk.qcow2", origin.url);
+        let command = template(lab.nfs("a", StoreRole::Image), 420, &url, ImageFormat::Qcow2);
+        let refused = lab.download(&command).await;
+        assert_eq!(refused.error_string.as_deref(), Some("Illegal host specified in URL."));
+        assert!(origin.requests().is_empty());
+        let sites = SecStorageVMSetupCommand {
+            allowed_internal_sites: vec!["10.1.1.7/32".into()],
+            ..Default::default()
+        };
+        assert!(lab.answer::<_, Answer>(&sites).await.answer.result);
+        let answer = lab.download(&command).await;
+        assert_eq!(answer.download_status, DownloadStatus::Downloaded, "{answer:?}");
+    });
+}
+
+#[test]
+fn a_volume_is_brought_with_its_properties() {
+    in_lab(async |lab| {
+        lab.ready().await;
+        let image = disk(lab.folder.path(), "qcow2", 1);
+        let origin = Origin::start(vec![Act::Serve(read(&image))]).await;
+        let url = format!("{}/disk.qcow2", origin.url);
+        let mut command = template(lab.nfs("a", StoreRole::Image), 77, &url, ImageFormat::Qcow2);
+        command.resource_type = ResourceType::Volume;
+        command.install_path = Some("volumes/2/77".into());
+        let sum = tool("md5sum", &[image.to_str().unwrap()]);
+        let sum = sum.split(' ').next().unwrap().to_owned();
+        command.checksum = Some(sum.clone());
+        let answer = lab.download(&command).await;
+        assert_eq!(answer.download_status, DownloadStatus::Downloaded, "{answer:?}");
+        assert_eq!(answer.checksum, Some(format!("{{MD5}}{sum}")));
+        let path = answer.install_path.unwrap();
+        assert!(path.starts_with("volumes/2/77/") && *read(&lab.file("a", &path)) == *read(&image));
+        let text = fs::read_to_string(lab.file("a", "volumes/2/77/volume.properties")).unwrap();
+        for line in [&*format!("checksum={sum}"), "id=77", "qcow2=true", "virtualsize=1048576"] {
+            assert!(text.lines().any(|l| l == line), "{line}: {text}");
+        }
     });
 }

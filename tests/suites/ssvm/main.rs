@@ -13,3 +13,4 @@ mod restarts;
 mod setup;
 mod upkeep;
 mod web;
+mod zones;

@@ -10,7 +10,7 @@ use tests::lab::ssvm::{
 };
 
 /// A descriptor of one disk of so many MiB.
-fn descriptor(file: &str, size: usize) -> String {
+pub fn descriptor(file: &str, size: usize) -> String {
     format!(
         "<?xml version=\"1.0\"?>\n<Envelope xmlns=\"http://schemas.dmtf.org/ovf/envelope/1\" \
          xmlns:ovf=\"http://schemas.dmtf.org/ovf/envelope/1\">\n<References><File ovf:id=\"f\" ovf:href=\"{file}\"/>\
@@ -20,7 +20,7 @@ fn descriptor(file: &str, size: usize) -> String {
 }
 
 /// A package that a script of the shell makes of `vm.ovf` and `d.vmdk`; it writes `vm.ova`.
-fn package(folder: &Path, descriptor: &str, script: &str) -> Arc<Vec<u8>> {
+pub fn package(folder: &Path, descriptor: &str, script: &str) -> Arc<Vec<u8>> {
     let work = folder.join("package");
     let _ = fs::remove_dir_all(&work);
     fs::create_dir(&work).unwrap();

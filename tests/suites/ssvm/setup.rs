@@ -8,13 +8,16 @@ use common::{
         agent::{Answer, UnsupportedAnswer},
         storage::{
             ComputeChecksumCommand, GetStorageStatsAnswer, GetStorageStatsCommand, ListTemplateAnswer,
-            ListTemplateCommand, PortConfig, SecStorageFirewallCfgCommand, SecStorageSetupAnswer,
-            SecStorageVMSetupCommand, StoreRole,
+            ListTemplateCommand, ListVolumeAnswer, ListVolumeCommand, PortConfig,
+            SecStorageFirewallCfgCommand, SecStorageSetupAnswer, SecStorageVMSetupCommand, StoreRole,
         },
     },
 };
 
-use tests::lab::ssvm::{LIMIT, in_lab, tool};
+use tests::lab::{
+    ssvm::{LIMIT, Lab, in_lab, tool},
+    wait_until,
+};
 
 /// The folder of the first export, as the management server knows it.
 const NAME: &str = "cf09654f-527c-35d9-b18c-7b044f35fe9b";
@@ -37,7 +40,11 @@ fn an_export_is_mounted_where_others_look_for_it() {
         let stats =
             GetStorageStatsCommand { store: Some(lab.nfs("b", StoreRole::Image)), ..Default::default() };
         let stats: GetStorageStatsAnswer = lab.answer(&stats).await;
-        assert!(stats.answer.result && stats.capacity_bytes > stats.used_bytes && stats.used_bytes > 0);
+        let known = tool("stat", &["-f", "-c", "%S %b %f", lab.file("b", "").to_str().unwrap()]);
+        let known: Vec<i64> = known.split_whitespace().map(|word| word.parse().unwrap()).collect();
+        let (capacity, used) = (known[0] * known[1], known[0] * (known[1] - known[2]));
+        assert!(stats.answer.result && stats.capacity_bytes == capacity, "{stats:?}");
+        assert!((stats.used_bytes - used).abs() < capacity / 100, "{stats:?}, {used}");
         // The key is kept for its owner alone, and nowhere in a log.
         assert!(!lab.core.output().contains("psk-of-the-suite"));
         let settings = lab.folder.path().join("state/ssvm/settings.json");
@@ -72,10 +79,27 @@ fn listings_are_whole_or_failures() {
         fs::write(folder.join("template.properties"), text).unwrap();
         fs::create_dir_all(lab.file("a", "template/tmpl/2/9")).unwrap();
         fs::write(lab.file("a", "template/tmpl/2/9/template.properties"), "").unwrap();
+        let broken = lab.file("a", "template/tmpl/1/4/template.properties");
+        fs::create_dir_all(broken.parent().unwrap()).unwrap();
+        let text: String = seeded.iter().map(|(k, v)| format!("{k}={v}\n")).collect();
+        fs::write(broken, text.replace("size=1000", "size=0").replace("routing-3", "routing-4")).unwrap();
         let listed: ListTemplateAnswer = lab.answer(&list).await;
-        let seeded = &listed.template_infos["routing-3"];
-        assert_eq!(listed.template_infos.len(), 1);
-        assert_eq!(seeded.install_path, "template/tmpl/1/3/sys.qcow2");
+        let entry = |name: &str| &listed.template_infos[name];
+        assert_eq!(listed.template_infos.len(), 2);
+        assert_eq!(entry("routing-3").install_path, "template/tmpl/1/3/sys.qcow2");
+        assert_eq!((entry("routing-3").is_corrupted, entry("routing-4").is_corrupted), (false, true));
+
+        // Of volumes those are listed that were brought here, not those that a hypervisor has copied.
+        for (folder, name) in [("volumes/2/7", "volume.properties"), ("volumes/2/8", "x.qcow2")] {
+            fs::create_dir_all(lab.file("a", folder)).unwrap();
+            let text: String = seeded.iter().map(|(k, v)| format!("{k}={v}\n")).collect();
+            fs::write(lab.file("a", &format!("{folder}/{name}")), text.replace("id=3", "id=7")).unwrap();
+        }
+        let volumes = ListVolumeCommand { store: Some(lab.nfs("a", StoreRole::Image)), ..Default::default() };
+        let answer = lab.ask(&volumes).await;
+        assert_eq!(answer.body["templateInfos"]["7"]["installPath"], "volumes/2/7/sys.qcow2");
+        let volumes: ListVolumeAnswer = answer.read().unwrap();
+        assert!(volumes.answer.result && volumes.template_infos.len() == 1, "{volumes:?}");
         fs::write(folder.join("sys.qcow2"), "abc").unwrap();
         let sum = |path: &str| ComputeChecksumCommand {
             store: Some(lab.nfs("a", StoreRole::Image)),
@@ -148,5 +172,38 @@ fn unknown_commands_are_refused_and_the_check_tells() {
             text.contains("Good: 10.1.1.5:8250 can be reached") && text.contains("Good: the daemon is whole")
         );
         assert_eq!(lab.shim(&["no-such"]).0, 127);
+    });
+}
+
+#[test]
+fn the_check_tells_what_is_wrong() {
+    in_lab(async |mut lab| {
+        lab.namespace.hosts("203.0.113.1 cloudstack.apache.org");
+        lab.restart_serve();
+        lab.restart_core().await;
+        let check = |lab: &Lab| lab.shim(&["ssvm-check.sh"]);
+        wait_until("both halves", LIMIT, || check(&lab).0 == 0);
+        assert!(check(&lab).1.contains("WARNING: no store is known yet"), "{}", check(&lab).1);
+        lab.serve.kill();
+        wait_until("serve to be missed", LIMIT, || check(&lab).0 == 3);
+        assert!(check(&lab).1.contains("ERROR: the serve process is not there"));
+        lab.restart_serve();
+
+        lab.ready().await;
+        let (code, text) = check(&lab);
+        assert!(code == 0 && text.contains("Good: nfs://10.1.1.7/a answers and can be written"), "{text}");
+        assert_eq!(lab.files("volumes"), [""; 0], "nothing of it stays");
+        tool("chmod", &["555", lab.file("a", "volumes").to_str().unwrap()]);
+        let (_, text) = check(&lab);
+        assert!(text.contains("ERROR: nfs://10.1.1.7/a: ") && text.contains("permission denied"), "{text}");
+
+        let first = lab.second_server().await;
+        drop(first);
+        let begun = std::time::Instant::now();
+        while check(&lab).0 != 4 {
+            assert!(begun.elapsed() < LIMIT, "the server does not go");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        assert!(check(&lab).1.contains("ERROR: 10.1.1.5:8250 cannot be reached"));
     });
 }

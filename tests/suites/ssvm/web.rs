@@ -3,11 +3,12 @@
 use std::fs;
 
 use common::command::{
+    Secret,
     agent::Answer,
     storage::{
         CreateEntityDownloadURLAnswer, CreateEntityDownloadURLCommand, DeleteEntityDownloadURLCommand,
-        ListTemplateAnswer, ListTemplateCommand, PortConfig, SecStorageFirewallCfgCommand, StoreRole,
-        UploadStatus,
+        ListTemplateAnswer, ListTemplateCommand, PortConfig, SecStorageFirewallCfgCommand,
+        SecStorageSetupAnswer, SecStorageSetupCommand, SecStorageVMSetupCommand, StoreRole, UploadStatus,
     },
 };
 use tests::{
@@ -147,6 +148,24 @@ fn copies_are_for_peers_alone() {
         tests::lab::wait_until("the list", LIMIT, || ask(WEB, &good).status == 200);
         assert_eq!(ask(WEB, &good).text(), "0123456789");
         assert_eq!(ask("10.1.1.7", &good).status, 403);
+        // What asks for a login holds nothing, and no other place asks for one.
+        assert_eq!(ask(WEB, "template/").status, 401, "no login is known");
+        let login = SecStorageVMSetupCommand {
+            copy_user_name: Some("cloud".into()),
+            copy_password: Some(Secret::new("pass:word")),
+            ..Default::default()
+        };
+        assert!(lab.answer::<_, Answer>(&login).await.answer.result);
+        let with = |login: &str| {
+            let words = ["-u", login, "--interface", WEB];
+            get(&lab, &words, &format!("http://{VM}/copy/template/x"))
+        };
+        tests::lab::wait_until("the login", LIMIT, || with("cloud:pass:word").status == 404);
+        let refused = with("cloud:other");
+        assert!(refused.status == 401 && refused.head.contains("www-authenticate: basic realm="));
+        for text in [lab.core.output(), lab.serve.output()] {
+            assert!(!text.contains("pass:word"));
+        }
         let folder = format!("SecStorage/{MOUNT}/template/tmpl/2/9");
         for nothing in [
             format!("{folder}/.htaccess"),
@@ -157,7 +176,6 @@ fn copies_are_for_peers_alone() {
             format!("SecStorage/{MOUNT}/..%2f..%2fetc%2fpasswd"),
             "SecStorage/other/template/tmpl/2/9/x.iso".into(),
             "SecStorage/../../etc/passwd".into(),
-            "template/x".into(),
         ] {
             assert_eq!(ask(WEB, &nothing).status, 404, "{nothing}");
         }
@@ -237,6 +255,7 @@ fn uploads_that_are_refused() {
             (bare.status, bare.text().as_str()),
             (400, "signature, metadata and expires are compulsory fields.")
         );
+        assert!(bare.head.contains("access-control-allow-origin: *"), "{}", bare.head);
         let read = get(&lab, &[], &genuine.url());
         assert_eq!((read.status, read.text().as_str()), (400, "only post requests are allowed"));
         assert_eq!(genuine.status(&lab).await.status, UploadStatus::Unknown);
@@ -249,10 +268,22 @@ fn uploads_that_are_refused() {
         assert_eq!(used.send(&lab, &image), (400, "The one time post url is already used".into()));
         let away = Upload::new(816, "QCOW2").with("absolutePath", "template/tmpl/2/../../../../evil");
         assert_eq!(away.send(&lab, &image), (400, "unable decode and deserialize metadata.".into()));
+        let named = |name: &str, from: &std::path::Path| {
+            let file = lab.folder.path().join(name);
+            fs::copy(from, &file).unwrap();
+            file
+        };
+        let passwd = lab.folder.path().join("etc/passwd");
+        let (img, vmdk) = (named("x.img", &passwd), named("x.vmdk", &image));
+        let sent = "File type mismatch between the sent file and the actual content. Received: ";
+        let chosen = "File type mismatch between uploaded file and selected format. Selected file format: ";
         for (id, format, file, status, text) in [
             (820, "QCOW2", &hostile, 500, "The uploaded file is not a valid QCOW2. Ask the administrator"),
-            (821, "RAW", &image, 500, "Selected file format: RAW. Received: QEMU QCOW Image"),
-            (822, "QCOW2", &lab.folder.path().join("etc/passwd"), 500, "File type mismatch between uploaded"),
+            (821, "RAW", &image, 500, &*format!("{chosen}RAW. Received: QEMU QCOW Image")),
+            (822, "QCOW2", &passwd, 400, &*format!("{sent}data")),
+            (827, "QCOW2", &img, 500, &*format!("{chosen}QCOW2. Received: data")),
+            (828, "QCOW2", &vmdk, 400, &*format!("{sent}QEMU QCOW Image")),
+            (829, "VMDK", &vmdk, 400, &*format!("{sent}QEMU QCOW Image")),
         ] {
             let upload = Upload::new(id, format);
             let (got, said) = upload.send(&lab, file);
@@ -276,6 +307,26 @@ fn uploads_that_are_refused() {
         assert!(status == 400 && said.contains("type secondary_storage"), "{said}");
         let note = get(&lab, &["-X", "POST", "-d", "x"], &Upload::new(826, "QCOW2").url());
         assert_eq!(note.status, 400);
+        for (id, words, status, text) in [
+            (846, &["-F", "note=x"][..], 422, "received entity is not a file"),
+            (
+                847,
+                &["-X", "POST", "-H", "content-length: 3000000000", "-d", "x"],
+                400,
+                "Maximum file upload size exceeded. Content Length received: 3GB. Maximum allowed size: 1GB.",
+            ),
+        ] {
+            let upload = Upload::new(id, "QCOW2");
+            let headers: Vec<String> = upload
+                .headers()
+                .into_iter()
+                .flat_map(|(name, value)| ["-H".into(), format!("{name}: {value}")])
+                .collect();
+            let words: Vec<&str> = words.iter().copied().chain(headers.iter().map(String::as_str)).collect();
+            let page = get(&lab, &words, &upload.url());
+            assert_eq!((page.status, page.text().as_str()), (status, text));
+            assert_eq!(upload.status(&lab).await.status, UploadStatus::Error);
+        }
         assert!(!lab.serve.output().contains(super::browser::KEY));
     });
 }
@@ -343,5 +394,58 @@ fn uploads_that_break() {
         lab.restart_core().await;
         assert_eq!(lost.status(&lab).await.status, UploadStatus::Error);
         assert_eq!(lasting.status(&lab).await.status, UploadStatus::Completed);
+    });
+}
+
+#[test]
+fn volumes_come_many_at_once_and_by_http_where_that_is_said() {
+    in_lab(async |mut lab| {
+        ready(&lab).await;
+        lab.restart_with("useHttpsToUpload=false").await;
+        let by_https = Upload::new(900, "QCOW2");
+        let options = |url: &str| get(&lab, &["-X", "OPTIONS"], url).status;
+        let plain = by_https.url().replace("https", "http");
+        tests::lab::wait_until("uploads by http", LIMIT, || options(&plain) == 200);
+        assert_eq!(by_https.send(&lab, &disk(lab.folder.path(), "qcow2", 1)).0, 404);
+
+        let mut sent = Vec::new();
+        for id in 901..909_i64 {
+            let file = lab.folder.path().join(format!("{id}.raw"));
+            fs::write(&file, vec![u8::try_from(id - 900).unwrap(); 3 << 20]).unwrap();
+            let (program, prefix) = if id % 2 == 0 { ("md5sum", "") } else { ("sha256sum", "{SHA-256}") };
+            let sum = tool(program, &[file.to_str().unwrap()]);
+            let sum = format!("{prefix}{}", sum.split(' ').next().unwrap());
+            let mut upload = Upload::new(id, "RAW")
+                .with("type", "VOLUME")
+                .with("absolutePath", format!("volumes/2/{id}"))
+                .with("checksum", sum);
+            upload.scheme = "http";
+            sent.push((upload, file));
+        }
+        let mut browsers: Vec<_> = sent.iter().map(|(upload, file)| upload.begin(&lab, file, "2M")).collect();
+        for browser in &mut browsers {
+            browser.wait_line("200", LIMIT);
+        }
+        for (upload, file) in &sent {
+            let answer = upload.until(&lab, |a| a.status == UploadStatus::Completed).await;
+            let path = answer.install_path.unwrap();
+            let folder = path.rsplit_once('/').unwrap().0;
+            assert!(fs::read(lab.file("a", &path)).unwrap() == fs::read(file).unwrap(), "{path}");
+            assert_eq!(lab.files(folder).len(), 2, "{path}");
+            let properties =
+                fs::read_to_string(lab.file("a", &format!("{folder}/volume.properties"))).unwrap();
+            assert!(properties.lines().any(|line| line.starts_with("checksum=")), "{properties}");
+        }
+
+        // Another key is in force at once.
+        let set_up = SecStorageSetupCommand { post_upload_key: Some(Secret::new("next")), ..lab.set_up("a") };
+        let _: SecStorageSetupAnswer = lab.answer(&set_up).await;
+        let with = |id, key| {
+            let mut upload = Upload::new(id, "RAW");
+            (upload.scheme, upload.key) = ("http", key);
+            upload.send(&lab, &sent[0].1)
+        };
+        tests::lab::wait_until("the key", LIMIT, || with(910, super::browser::KEY).0 == 400);
+        assert_eq!(with(911, "next"), (200, "upload successful.".into()));
     });
 }

@@ -27,12 +27,16 @@ pub(super) const SERVER: &str = "10.1.1.5";
 /// Address of another one; an NFS server's, too.
 const SECOND: &str = "10.1.1.7";
 
-struct Office(watch::Sender<Option<AttachedAgent>>);
+struct Office {
+    seen: watch::Sender<Option<AttachedAgent>>,
+    /// Public address of the VM.
+    public: &'static str,
+}
 
 impl Manager for Office {
     async fn admit(&self, candidate: &Candidate) -> Result<Admission, String> {
         assert_eq!(candidate.text("guid"), "s-2-VM-NfsSecondaryStorageResource");
-        assert_eq!(candidate.text("publicIpAddress"), "203.0.113.51");
+        assert_eq!(candidate.text("publicIpAddress"), self.public);
         Ok(Admission {
             host_id: 4,
             host_uuid: "77777777-0000-4000-8000-000000000004".into(),
@@ -43,16 +47,16 @@ impl Manager for Office {
     }
 
     async fn attached(&self, agent: &AttachedAgent) {
-        self.0.send_replace(Some(agent.clone()));
+        self.seen.send_replace(Some(agent.clone()));
     }
 }
 
-/// The line of boot arguments of the VM.
-pub(super) fn boot_line() -> String {
+/// The line of boot arguments of a VM with this public address.
+pub(super) fn boot_line(public: &str) -> String {
     format!(
         "template=domP type=secstorage host={SERVER} port=8250 name=s-2-VM zone=1 pod=1 guid=s-2-VM \
          resource=org.apache.cloudstack.storage.resource.NfsSecondaryStorageResource workers=5 \
-         instance=SecStorage sslcopy=false role=templateProcessor mtu=1500 eth2ip=203.0.113.51 \
+         instance=SecStorage sslcopy=false role=templateProcessor mtu=1500 eth2ip={public} \
          eth2mask=255.255.255.0 gateway=203.0.113.1 eth0ip=169.254.1.2 eth0mask=255.255.0.0 \
          eth1ip=10.1.1.21 eth1mask=255.255.255.0 mgmtcidr=10.1.1.0/24 localgw=10.1.1.1 nfsVersion=null\n"
     )
@@ -75,11 +79,11 @@ async fn bind(authority: &Authority, address: &str, office: &Arc<Office>) -> Ser
 }
 
 impl Desk {
-    /// Listens at its address; its authority lies in `folder`.
-    pub(super) async fn open(folder: &Path) -> Self {
+    /// Listens at its address for a VM with this public one; its authority lies in `folder`.
+    pub(super) async fn open(folder: &Path, public: &'static str) -> Self {
         let authority = Authority::open(&folder.join("ca"), "ca.suite", KeyKind::P256).unwrap();
         let (sender, seen) = watch::channel(None);
-        let office = Arc::new(Office(sender));
+        let office = Arc::new(Office { seen: sender, public });
         let server = Mutex::new(bind(&authority, SERVER, &office).await);
         Self { seen, office, authority, server }
     }

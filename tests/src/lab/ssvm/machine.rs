@@ -14,7 +14,7 @@ use common::command::{
 };
 
 use super::{
-    Desk,
+    Desk, VM,
     desk::boot_line,
     s3::{ADDRESS as S3, Bucket, Kind, SECRET, bucket},
 };
@@ -85,9 +85,9 @@ pub fn with_image<F: Future<Output = ()>>(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let folder = tempfile::tempdir().unwrap();
-        let desk = Desk::open(folder.path()).await;
+        let desk = Desk::open(folder.path(), VM).await;
         let vm = start(&host, parts);
-        vm.deliver(&boot_line(), STEP);
+        vm.deliver(&boot_line(VM), STEP);
         desk.joined().await;
         scene(Machine { vm: Some(vm), desk, bucket, host, folder }).await;
     });
@@ -104,10 +104,7 @@ fn start(host: &Namespace, parts: Option<&Path>) -> Vm {
     let Some(parts) = parts else {
         return Saved::before_arguments(plug(Config::ours())).restore(plug);
     };
-    let mut config = Config::ours();
-    config.disk = parts.join("trivium.qcow2");
-    config.firmware = crate::lab::vm::Firmware::Direct { parts: parts.to_owned(), words: String::new() };
-    Vm::start(plug(config))
+    Vm::start(plug(Config::of(parts.to_owned())))
 }
 
 impl Machine {
@@ -125,7 +122,7 @@ impl Machine {
     pub async fn power_cycle(&mut self) {
         let next = self.desk.next();
         self.vm = self.vm.take().map(Vm::power_cycle);
-        self.vm().deliver(&boot_line(), STEP);
+        self.vm().deliver(&boot_line(VM), STEP);
         next.await;
     }
 

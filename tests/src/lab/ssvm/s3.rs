@@ -65,13 +65,6 @@ ip netns del $2; rm -rf $3";
 pub struct Bucket {
     pub name: String,
     pub kind: Kind,
-    names: PathBuf,
-}
-
-impl Drop for Bucket {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.names);
-    }
 }
 
 /// Starts the server where it does not run yet, joins its network, and makes an empty bucket. To be called before the
@@ -84,12 +77,8 @@ pub fn bucket(kind: Kind, lab: &Namespace) -> Bucket {
     server.attach("br0", &port);
     lab.address("store", &format!("10.1.2.{number}/24"));
     let name = format!("suite-{number}");
-    // What the lab's programs know by name: the server, and in front of it this bucket alone.
-    let names = Path::new("/etc/netns").join(lab.name());
-    std::fs::create_dir_all(&names).unwrap();
-    let hosts = format!("127.0.0.1 localhost\n{ADDRESS} s3.example {name}.s3.example\n");
-    std::fs::write(names.join("hosts"), hosts).unwrap();
-    let bucket = Bucket { name, kind, names };
+    let bucket = Bucket { name, kind };
+    lab.hosts(&bucket.names());
     bucket.run(lab, &["mb", "BUCKET"]);
     bucket
 }
@@ -122,6 +111,11 @@ fn start(name: &str) -> (Namespace, PathBuf) {
 }
 
 impl Bucket {
+    /// What the lab's programs know by name: the server, and in front of it this bucket alone.
+    pub fn names(&self) -> String {
+        format!("{ADDRESS} s3.example {}.s3.example", self.name)
+    }
+
     /// URL of the server.
     pub fn url(&self) -> String {
         format!("http://{ADDRESS}:{}", self.kind.port())
