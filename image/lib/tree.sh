@@ -45,9 +45,12 @@ lay_out() {
     ldconfig -r "$tree"
 }
 
-# A shell for the lab on the serial console, and busybox under its usual names where free.
+# A shell for the lab on the serial console, all of coreutils, and busybox under its usual names where free.
 add_debug_shell() {
-    local tree=$1 applet
+    local tree=$1 applet version
+    version=$(locked | awk '$2 == "coreutils" { print $3 }')
+    dpkg-deb --fsys-tarfile "$(deb coreutils "$version")" |
+        tar -C "$tree" --keep-directory-symlink --wildcards -xf - './bin/*' './usr/bin/*'
     cp "$CACHE/initrd/bin/busybox" "$tree/usr/bin/"
     for applet in $("$tree/usr/bin/busybox" --list); do
         [ -e "$tree/usr/bin/$applet" ] || [ -e "$tree/usr/sbin/$applet" ] || ln -s busybox "$tree/usr/bin/$applet"

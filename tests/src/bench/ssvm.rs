@@ -9,14 +9,15 @@ use std::{
 
 use common::command::storage::{
     CopyCmdAnswer, CopyCommand, DataStoreTO, DataTO, DownloadAnswer, DownloadCommand, DownloadStatus,
-    ImageFormat, SnapshotObjectTO, StoreRole,
+    ImageFormat, SecStorageSetupAnswer, SnapshotObjectTO, StoreRole,
 };
 
-use super::{Figure, Floor, Part, processor_seconds};
+use super::{Figure, Floor, Part, Where, processor_seconds};
 use crate::lab::{
-    Process,
+    Namespace, Process,
     ssvm::{
-        Lab, WEB, in_lab, in_lab_with_s3,
+        Desk, Lab, WEB, in_lab, in_lab_with_s3,
+        machine::{NFS, set_up, with_image},
         origin::{Act, Origin},
         s3::SECRET,
         template,
@@ -29,6 +30,8 @@ const RUNS: usize = 5;
 const FILE: u64 = 2 << 30;
 /// Length of a file for a bucket, bytes.
 const OBJECT: u64 = 512 << 20;
+/// Length of a file for an export that a VM has mounted, bytes.
+const MOUNTED: u64 = 128 << 20;
 /// Length of the sparse source, bytes.
 const SPARSE: u64 = 20 << 30;
 /// Transfers at once.
@@ -42,8 +45,9 @@ const DROP: usize = 50 << 20;
 /// Longest time for one transfer.
 const LIMIT: Duration = Duration::from_secs(600);
 
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 7] = [
     ("http_file", http_file),
+    ("http_nfs", http_nfs),
     ("http_s3", http_s3),
     ("nfs_s3", nfs_s3),
     ("rss_one", rss_one),
@@ -67,21 +71,26 @@ struct Web {
 
 impl Web {
     fn start(lab: &Lab) -> Self {
-        let folder = lab.folder.path().join("web");
-        fs::create_dir_all(&folder).expect("folder");
-        let listen: String = (1..=HOSTS).map(|n| format!("listen 203.0.113.{n}:80; ")).collect();
         for n in 2..=HOSTS {
             lab.namespace.ip(&["addr", "add", &format!("203.0.113.{n}/24"), "dev", "lo"]);
         }
+        Self::listen(&lab.namespace, lab.folder.path(), HOSTS)
+    }
+
+    /// At the first addresses of the public network.
+    fn listen(namespace: &Namespace, root: &Path, hosts: u8) -> Self {
+        let folder = root.join("web");
+        fs::create_dir_all(&folder).expect("folder");
+        let listen: String = (1..=hosts).map(|n| format!("listen 203.0.113.{n}:80; ")).collect();
         let config = format!(
             "daemon off; user root; worker_processes 1; pid {0}/pid; error_log {0}/log;\n\
              events {{}}\nhttp {{ access_log off; sendfile on; server {{ {listen} root {0}; }} }}\n",
             folder.display()
         );
-        let file = lab.folder.path().join("nginx.conf");
+        let file = root.join("nginx.conf");
         fs::write(&file, config).expect("configuration");
-        let server = lab.namespace.spawn("nginx", &["-c", file.to_str().expect("path")]);
-        lab.namespace.ok(&format!("until curl -s -o /dev/null http://{WEB}/; do sleep 0.05; done"));
+        let server = namespace.spawn("nginx", &["-c", file.to_str().expect("path")]);
+        namespace.ok(&format!("until curl -s -o /dev/null http://{WEB}/; do sleep 0.05; done"));
         Self { _server: server, folder }
     }
 
@@ -112,14 +121,19 @@ fn peak(lab: &Lab) -> f64 {
 }
 
 /// Downloads something to its end, and makes sure that it was brought.
-async fn download(lab: &Lab, command: &DownloadCommand) {
+async fn download(lab: &Desk, command: &DownloadCommand) {
+    download_asking(lab, command, Duration::from_millis(20)).await;
+}
+
+/// The same, asked about every while.
+async fn download_asking(lab: &Desk, command: &DownloadCommand, pause: Duration) {
     let begun = Instant::now();
     let mut answer: DownloadAnswer = lab.answer(command).await;
     let job = answer.job_id.clone().expect("a job");
     while matches!(answer.download_status, DownloadStatus::NotDownloaded | DownloadStatus::DownloadInProgress)
     {
         assert!(begun.elapsed() < LIMIT, "{answer:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(pause).await;
         answer = lab.progress(command, &job, "GET_STATUS").await;
     }
     assert_eq!(answer.download_status, DownloadStatus::Downloaded, "{answer:?}");
@@ -179,6 +193,40 @@ fn http_file() {
         Figure::host("http_file_cpu", "s", cpu, Some(Floor::RatioAtMost(1.0)))
             .against(name, peer_cpu)
             .print();
+    });
+}
+
+/// From the web into an export of a real NFS server, in a VM that has the tools of the pipe beside our programs.
+fn http_nfs() {
+    let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("../image/out-debug");
+    with_image(Some(&image), false, async |machine| {
+        let _server = machine.nfs_server();
+        let web = Web::listen(&machine.host, machine.folder.path(), 1);
+        let url = web.file("disk.raw", MOUNTED);
+        let set_up: SecStorageSetupAnswer = machine.answer(&set_up(&format!("nfs://{NFS}/export"))).await;
+        let mount = format!("/mnt/SecStorage/{}", set_up.dir.expect("a folder"));
+        let pipe = format!(
+            "set -eo pipefail; begun=$(date +%s%N); curl -sf {url} | tee {mount}/piped | sha512sum >/dev/null; \
+             sync {mount}/piped; ended=$(date +%s%N); echo $((ended - begun)); rm {mount}/piped"
+        );
+        let (mut ours, mut peer) = (vec![], vec![]);
+        // The first round of each only warms up.
+        for round in 0..=RUNS {
+            let command = order(machine.nfs(), 700 + i64::try_from(round).expect("small"), &url);
+            let begun = Instant::now();
+            // To be asked costs an emulated machine more than it costs others.
+            download_asking(&machine, &command, Duration::from_millis(100)).await;
+            ours.push(begun.elapsed().as_secs_f64());
+            remove(&machine.exported().join("template/tmpl/2"));
+            let ran = machine.inside().run("/usr/bin/ash", &["-c", &pipe]);
+            assert_eq!(ran.code, 0, "{}", ran.stderr);
+            peer.push(ran.stdout.trim().parse::<f64>().expect("nanoseconds") / 1e9);
+        }
+        println!("# rounds of ours {ours:.1?}, of the pipe {peer:.1?}");
+        let mut figure =
+            Figure::host("http_nfs_wall", "s", ours.split_off(1), Some(Floor::RatioAtMost(1.15)));
+        figure.place = Where::Vm;
+        figure.against("curl|tee|sha512sum", peer.split_off(1)).print();
     });
 }
 
