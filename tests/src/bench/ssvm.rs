@@ -31,7 +31,7 @@ const FILE: u64 = 2 << 30;
 /// Length of a file for a bucket, bytes.
 const OBJECT: u64 = 512 << 20;
 /// Length of a file for an export that a VM has mounted, bytes.
-const MOUNTED: u64 = 128 << 20;
+const MOUNTED: u64 = 64 << 20;
 /// Length of the sparse source, bytes.
 const SPARSE: u64 = 20 << 30;
 /// Transfers at once.
@@ -205,9 +205,11 @@ fn http_nfs() {
         let url = web.file("disk.raw", MOUNTED);
         let set_up: SecStorageSetupAnswer = machine.answer(&set_up(&format!("nfs://{NFS}/export"))).await;
         let mount = format!("/mnt/SecStorage/{}", set_up.dir.expect("a folder"));
+        // The shell has tools of these names inside; with their paths those of coreutils are meant.
         let pipe = format!(
-            "set -eo pipefail; begun=$(date +%s%N); curl -sf {url} | tee {mount}/piped | sha512sum >/dev/null; \
-             sync {mount}/piped; ended=$(date +%s%N); echo $((ended - begun)); rm {mount}/piped"
+            "set -eo pipefail; cd /usr/bin; begun=$(./date +%s%N); \
+             ./curl -sf {url} | ./tee {mount}/piped | ./sha512sum >/dev/null; ./sync {mount}/piped; \
+             ended=$(./date +%s%N); echo $((ended - begun)); ./rm {mount}/piped"
         );
         let (mut ours, mut peer) = (vec![], vec![]);
         // The first round of each only warms up.

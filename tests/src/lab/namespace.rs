@@ -4,6 +4,7 @@ use std::{
     os::fd::AsFd as _,
     path::Path,
     process::{Command, Output, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
 };
 
 use super::{Process, run_id};
@@ -106,9 +107,14 @@ impl Namespace {
         self.ip(&["link", "set", device, "up"]);
     }
 
-    /// Makes a bridge that is up.
+    /// Makes a bridge that is up. It has a MAC of its own: else it has the lowest of its ports, and whoever knows its
+    /// address does not hear of it for half a minute when a port comes or goes.
     pub fn bridge(&self, name: &str) {
-        self.ip(&["link", "add", name, "type", "bridge"]);
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let [a, b] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        let [.., c, d] = std::process::id().to_be_bytes();
+        let mac = format!("02:62:{c:02x}:{d:02x}:{a:02x}:{b:02x}");
+        self.ip(&["link", "add", name, "address", &mac, "type", "bridge"]);
         self.ip(&["link", "set", name, "up"]);
     }
 

@@ -95,11 +95,11 @@ impl Agent {
         String::from_utf8_lossy(&self.read(path).unwrap_or_default()).into_owned()
     }
 
-    /// Runs a program of the VM (absolute path) to its end, at most a minute.
+    /// Runs a program of the VM (absolute path) to its end, at most three minutes.
     pub fn run(&mut self, program: &str, arguments: &[&str]) -> Ran {
         let started =
             self.call("guest-exec", json!({ "path": program, "arg": arguments, "capture-output": true }));
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + Duration::from_secs(180);
         loop {
             let status = self.call("guest-exec-status", json!({ "pid": started["pid"] }));
             if status["exited"] == json!(true) {
