@@ -222,14 +222,13 @@ pub struct LoadInfo {
     pub removed_sessions: Option<Vec<String>>,
 }
 
-/// One open session in a [`LoadInfo`].
+/// One open session in a [`LoadInfo`]. Of those for which there was no room only the number is told.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct Connection {
     /// Counter of this process, from 1.
     pub id: u64,
     /// Always empty.
-    #[serde(default)]
     pub client_info: String,
     /// Address of the hypervisor.
     pub host: String,
@@ -242,26 +241,64 @@ pub struct Connection {
     /// Last byte in either direction, milliseconds since 1970.
     pub last_used_time: i64,
     /// The session, where the token named one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub session_uuid: Option<String>,
 }
 
-impl LoadInfo {
-    /// The report as management expects it: two spaces of indent, ASCII only.
-    pub fn text(&self) -> String {
-        let pretty = serde_json::to_string_pretty(self).unwrap_or_default();
-        let mut text = String::with_capacity(pretty.len());
-        for character in pretty.chars() {
-            if character.is_ascii() {
-                text.push(character);
-            } else {
-                let mut units = [0_u16; 2];
-                for unit in character.encode_utf16(&mut units) {
-                    text.push_str(&format!("\\u{unit:04x}"));
-                }
+/// JSON on one line, ASCII only.
+fn line(value: &impl Serialize) -> String {
+    ascii(&serde_json::to_string(value).unwrap_or_default())
+}
+
+/// JSON with all that is not ASCII as `\uxxxx`.
+fn ascii(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for character in json.chars() {
+        if character.is_ascii() {
+            text.push(character);
+        } else {
+            let mut units = [0_u16; 2];
+            for unit in character.encode_utf16(&mut units) {
+                text.push_str(&format!("\\u{unit:04x}"));
             }
         }
-        text
+    }
+    text
+}
+
+impl LoadInfo {
+    /// Bytes that management has room for; it stores a report whole or not at all.
+    pub const STORED: usize = 65_535;
+
+    /// The report as management expects it: two spaces of indent, ASCII only.
+    pub fn text(&self) -> String {
+        ascii(&serde_json::to_string_pretty(self).unwrap_or_default())
+    }
+
+    /// The same within [`LoadInfo::STORED`]. Where there is no room, the indent goes first, then all but the numbers of
+    /// the last connections: how many there are is what management decides by.
+    pub fn stored_text(&self) -> String {
+        let pretty = self.text();
+        if pretty.len() <= Self::STORED {
+            return pretty;
+        }
+        let removed = self.removed_sessions.as_ref();
+        let removed =
+            removed.map(|removed| format!(",\"removedSessions\":{}", line(removed))).unwrap_or_default();
+        let numbers = self.connections.iter().map(|one| format!("{{\"id\":{}}}", one.id));
+        let least = numbers.clone().map(|number| number.len() + 1).sum::<usize>() + removed.len() + 20;
+        let mut room = Self::STORED.saturating_sub(least);
+        let each = self.connections.iter().zip(numbers).map(|(one, number)| {
+            let whole = line(one);
+            match room.checked_sub(whole.len() - number.len()) {
+                Some(left) => {
+                    room = left;
+                    whole
+                }
+                None => number,
+            }
+        });
+        format!("{{\"connections\":[{}]{removed}}}", each.collect::<Vec<_>>().join(","))
     }
 
     /// Reads such a text.
@@ -421,6 +458,33 @@ mod tests {
         let ended = LoadInfo { connections: vec![], removed_sessions: Some(vec!["4e07".to_owned()]) };
         assert_eq!(ended.text(), "{\n  \"connections\": [],\n  \"removedSessions\": [\n    \"4e07\"\n  ]\n}");
         assert_eq!(LoadInfo::default().text(), "{\n  \"connections\": []\n}");
+    }
+
+    #[test]
+    fn a_report_of_many_sessions_is_one_that_management_can_store() {
+        let many = |count| {
+            let one = |id| Connection {
+                id,
+                host: "192.168.100.200".to_owned(),
+                port: 5901,
+                tag: "5b0d2f6e-1111-4222-8333-000000000000".to_owned(),
+                create_time: 1_795_369_288_253,
+                last_used_time: 1_795_369_288_253,
+                session_uuid: Some("4e07875a-5f1b-4228-bd12-0f6248a436c9".to_owned()),
+                ..Connection::default()
+            };
+            let removed = vec!["9f1c0c1e-aaaa-4bbb-8ccc-000000000000".to_owned(); 20];
+            LoadInfo { connections: (1..=count).map(one).collect(), removed_sessions: Some(removed) }
+        };
+        assert_eq!(many(200).stored_text(), many(200).text());
+        for (count, told) in [(250, 250), (300, 270), (1536, 180)] {
+            let (info, text) = (many(count), many(count).stored_text());
+            assert!(text.len() <= LoadInfo::STORED && text.is_ascii(), "{} bytes", text.len());
+            let read = LoadInfo::parse(&text).unwrap();
+            assert_eq!(read.removed_sessions, info.removed_sessions);
+            assert!(read.connections.iter().map(|one| one.id).eq(1..=count), "each counts");
+            assert_eq!(read.connections[..told], info.connections[..told]);
+        }
     }
 
     #[test]

@@ -13,6 +13,8 @@ use crate::wire::{Alive, Open};
 
 /// Removed sessions in one report.
 const GROUP: usize = 20;
+/// Connections on which a group is reported; where all break before an answer, it counts as told.
+const TRIES: u8 = 2;
 /// Removed sessions that wait for a management server that is away.
 const WAITING: usize = 10_000;
 /// A session that serve does not list this long after it was granted is over.
@@ -26,10 +28,21 @@ pub struct Ledger {
     /// Ended, but may still come back until then.
     lingering: Vec<(Instant, String)>,
     removed: VecDeque<String>,
-    /// How many at the front of `removed` are in the report that waits for its answer.
-    in_flight: usize,
-    /// Whether that report has been tried before.
-    tried: bool,
+    /// Those at the front of `removed` that management has been sent, and has not yet said to have read.
+    group: Group,
+}
+
+/// Ended sessions that were reported together.
+#[derive(Debug, Default)]
+struct Group {
+    /// How many at the front of the queue.
+    count: usize,
+    /// The connection that they were last sent on.
+    on: u64,
+    /// Connections that they were sent on.
+    tries: u8,
+    /// Whether they are in the last report.
+    carried: bool,
 }
 
 #[derive(Debug)]
@@ -139,33 +152,49 @@ impl Ledger {
         LoadInfo { connections, removed_sessions: None }
     }
 
-    /// The next periodic report. [`Ledger::reported`] has to be called with its outcome.
-    pub fn report(&mut self, now: Instant) -> LoadInfo {
+    /// The next periodic report, over the connection with this number. [`Ledger::reported`] has to be called with its
+    /// outcome.
+    ///
+    /// What lies in a connection that has gone silent still arrives where it recovers: ended sessions are sent a second
+    /// time on another connection only.
+    pub fn report(&mut self, now: Instant, connection: u64) -> LoadInfo {
         let (over, still): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.lingering).into_iter().partition(|(until, _)| *until <= now);
         self.lingering = still;
         for (_, session) in over {
             self.removed(session, None);
         }
-        if !self.tried {
-            self.in_flight = self.removed.len().min(GROUP);
+        if self.group.tries >= TRIES && self.group.on != connection {
+            self.told();
         }
-        let removed = self.removed.iter().take(self.in_flight).cloned().collect();
+        if self.group.count == 0 {
+            self.group = Group { count: self.removed.len().min(GROUP), ..Group::default() };
+        }
+        let on_its_way = self.group.tries > 0 && self.group.on == connection;
+        self.group.carried = self.group.count > 0 && !on_its_way;
+        let mut removed = Vec::new();
+        if self.group.carried {
+            (self.group.on, self.group.tries) = (connection, self.group.tries + 1);
+            removed.extend(self.removed.iter().take(self.group.count).cloned());
+        }
         LoadInfo { removed_sessions: Some(removed), ..self.load() }
     }
 
-    /// Whether the last report was answered. One that was sent and not answered is tried a second
-    /// time; then its removed sessions count as told.
+    /// What became of the last report. An answer says that all before it on the same connection was read as well.
     pub fn reported(&mut self, outcome: Outcome) {
         match outcome {
-            Outcome::NotSent => {}
-            Outcome::Unanswered if !self.tried => self.tried = self.in_flight > 0,
-            Outcome::Unanswered | Outcome::Answered => {
-                self.removed.drain(..self.in_flight);
-                self.in_flight = 0;
-                self.tried = false;
+            // What it was to carry waits as before.
+            Outcome::NotSent if self.group.carried => {
+                (self.group.on, self.group.tries) = (0, self.group.tries - 1);
             }
+            Outcome::NotSent | Outcome::Unanswered => {}
+            Outcome::Answered => self.told(),
         }
+    }
+
+    fn told(&mut self) {
+        self.removed.drain(..self.group.count);
+        self.group = Group::default();
     }
 
     /// Removed sessions that management does not know of yet.
@@ -223,11 +252,11 @@ mod tests {
         assert_eq!(load.removed_sessions, None);
         end(&mut ledger, 70);
         assert_eq!(ledger.close(70), None);
-        let report = ledger.report(now);
+        let report = ledger.report(now, 1);
         assert_eq!(report.connections.len(), 1);
         assert_eq!(report.removed_sessions, Some(vec!["a".to_owned()]));
         ledger.reported(Outcome::Answered);
-        assert_eq!(ledger.report(now).removed_sessions, Some(vec![]));
+        assert_eq!(ledger.report(now, 1).removed_sessions, Some(vec![]));
     }
 
     #[test]
@@ -245,20 +274,41 @@ mod tests {
         assert_eq!(ledger.alive(seen[..1].to_vec(), now + UNSEEN), [80, 90]);
         assert_eq!(ledger.close(80), None);
         end(&mut ledger, 90);
-        assert_eq!(ledger.report(now).removed_sessions, Some(vec!["b".to_owned(), "c".to_owned()]));
+        assert_eq!(ledger.report(now, 1).removed_sessions, Some(vec!["b".to_owned(), "c".to_owned()]));
     }
 
     #[test]
-    fn an_unanswered_report_is_tried_once_more_as_it_was() {
+    fn an_unanswered_report_is_tried_once_more_on_another_connection() {
         let (mut ledger, now) = (Ledger::default(), Instant::now());
-        let removed = |ledger: &mut Ledger| ledger.report(now).removed_sessions.unwrap();
+        let removed = |ledger: &mut Ledger, on| ledger.report(now, on).removed_sessions.unwrap();
         ledger.removed("a".into(), None);
-        assert_eq!(removed(&mut ledger), ["a"]);
+        assert_eq!(removed(&mut ledger, 1), ["a"]);
         ledger.reported(Outcome::NotSent);
+        assert_eq!(removed(&mut ledger, 1), ["a"]);
         ledger.reported(Outcome::Unanswered);
         ledger.removed("b".into(), None);
+        // It may still arrive.
+        assert!(removed(&mut ledger, 1).is_empty());
+        ledger.reported(Outcome::Unanswered);
+        assert_eq!(removed(&mut ledger, 2), ["a"]);
+        ledger.reported(Outcome::Unanswered);
+        assert!(removed(&mut ledger, 2).is_empty());
+        ledger.reported(Outcome::Unanswered);
+        assert_eq!(removed(&mut ledger, 3), ["b"]);
+        ledger.reported(Outcome::Answered);
+        assert_eq!(ledger.waiting(), 0);
+    }
+
+    #[test]
+    fn what_a_silent_connection_held_is_told_by_the_next_answer() {
+        let (mut ledger, now) = (Ledger::default(), Instant::now());
+        let removed = |ledger: &mut Ledger| ledger.report(now, 1).removed_sessions.unwrap();
+        ledger.removed("a".into(), None);
         assert_eq!(removed(&mut ledger), ["a"]);
         ledger.reported(Outcome::Unanswered);
+        ledger.removed("b".into(), None);
+        assert!(removed(&mut ledger).is_empty());
+        ledger.reported(Outcome::Answered);
         assert_eq!(removed(&mut ledger), ["b"]);
         ledger.reported(Outcome::Answered);
         assert_eq!(ledger.waiting(), 0);
@@ -272,10 +322,10 @@ mod tests {
             ledger.open(open(key, "a"), now, 0);
             let ended = ledger.close(key).unwrap();
             ledger.removed(ended.session, Some(until));
-            assert_eq!(ledger.report(now).removed_sessions, Some(vec![]));
+            assert_eq!(ledger.report(now, 1).removed_sessions, Some(vec![]));
             ledger.reported(Outcome::Answered);
         }
-        assert_eq!(ledger.report(until).removed_sessions, Some(vec!["a".to_owned()]));
+        assert_eq!(ledger.report(until, 1).removed_sessions, Some(vec!["a".to_owned()]));
     }
 
     #[test]
@@ -285,38 +335,55 @@ mod tests {
             ledger.removed(n.to_string(), None);
         }
         assert_eq!(ledger.waiting(), WAITING);
-        assert_eq!(ledger.report(Instant::now()).removed_sessions.unwrap().len(), GROUP);
+        assert_eq!(ledger.report(Instant::now(), 1).removed_sessions.unwrap().len(), GROUP);
     }
 
     proptest! {
+        /// The far end as it is: what a live connection carries arrives in order, late where it is silent for a while;
+        /// a connection that breaks loses what has not arrived, or an answer.
         #[test]
-        fn every_session_is_told_once_while_management_answers(steps in proptest::collection::vec(0_u8..4, 0..300)) {
+        fn every_session_is_told_once_unless_an_answer_is_lost(steps in proptest::collection::vec(0_u8..8, 0..300)) {
             let (mut ledger, now) = (Ledger::default(), Instant::now());
             let (mut next, mut told, mut ended) = (0, Vec::new(), Vec::new());
+            let (mut connection, mut on_the_way) = (1, Vec::new());
             for step in steps {
                 match step {
                     0 => {
                         next += 1;
                         ledger.open(open(next, &next.to_string()), now, 0);
                     }
-                    1 => {
+                    1 | 2 => {
                         if let Some(key) = ledger.open.keys().next().copied() {
                             ended.push(key.to_string());
                             end(&mut ledger, key);
                         }
                     }
-                    2 => {
-                        ledger.report(now);
+                    3 => {
+                        ledger.report(now, connection);
                         ledger.reported(Outcome::NotSent);
                     }
+                    // Silent: it lies in the connection.
+                    4 => {
+                        on_the_way.extend(ledger.report(now, connection).removed_sessions.unwrap());
+                        ledger.reported(Outcome::Unanswered);
+                    }
+                    // All that lay there is lost, once; management answers on the next one.
+                    5 => {
+                        on_the_way.clear();
+                        connection += 1;
+                        told.extend(ledger.report(now, connection).removed_sessions.unwrap());
+                        ledger.reported(Outcome::Answered);
+                    }
                     _ => {
-                        told.extend(ledger.report(now).removed_sessions.unwrap());
+                        on_the_way.extend(ledger.report(now, connection).removed_sessions.unwrap());
+                        told.append(&mut on_the_way);
                         ledger.reported(Outcome::Answered);
                     }
                 }
             }
+            told.append(&mut on_the_way);
             while ledger.waiting() > 0 {
-                told.extend(ledger.report(now).removed_sessions.unwrap());
+                told.extend(ledger.report(now, connection).removed_sessions.unwrap());
                 ledger.reported(Outcome::Answered);
             }
             prop_assert_eq!(told, ended);

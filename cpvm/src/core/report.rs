@@ -24,10 +24,10 @@ pub(super) async fn run(proxy: &Proxy) {
     loop {
         ticks.tick().await;
         let Some(agent) = proxy.agent.get() else { continue };
-        if agent.status().borrow().server.is_none() {
-            continue;
-        }
-        let info = proxy.state().ledger.report(Instant::now());
+        // Before it has taken the proxy in, management throws away what it is told.
+        let connection = Some(agent.status().borrow().clone()).filter(|status| status.ready);
+        let Some(connection) = connection.map(|status| status.connections) else { continue };
+        let info = proxy.state().ledger.report(Instant::now(), connection);
         let outcome = match agent.request(command(proxy, &info), ANSWER_LIMIT).await {
             Ok(_) => Outcome::Answered,
             Err(RequestError::Busy) => Outcome::NotSent,
@@ -51,6 +51,6 @@ pub(super) async fn change(proxy: &Proxy) {
 }
 
 fn command(proxy: &Proxy, info: &LoadInfo) -> Message {
-    let load_info = info.text();
+    let load_info = info.stored_text();
     Message::wrap(&ConsoleProxyLoadReportCommand { proxy: proxy.number(), load_info, base: Base::default() })
 }
