@@ -444,7 +444,10 @@ fn leak() {
         all(100).await;
         let (files, kib) = (lab.descriptors(), settled(lab).await);
         all(CYCLES).await;
+        let (before, begun) = (cost(lab), Instant::now());
         let first = settled(lab).await;
+        let share = (cost(lab) - before) / begun.elapsed().as_secs_f64() * 100.0;
+        Figure::host("half_open_cpu", "%", vec![share], Some(Floor::AtMost(5.0))).print();
         let more = lab.descriptors() as f64 - files as f64;
         Figure::host("leak_descriptors", "count", vec![more], Some(Floor::AtMost(0.0))).print();
         Figure::host("leak_kib", "KiB", vec![first - kib], Some(Floor::AtMost(4096.0))).print();
