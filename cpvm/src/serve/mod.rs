@@ -6,7 +6,7 @@ pub mod counters;
 mod http;
 pub mod limits;
 pub mod page;
-mod picture;
+pub mod picture;
 pub mod sessions;
 pub mod tls;
 

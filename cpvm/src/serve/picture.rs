@@ -40,18 +40,21 @@ static PLACES: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(2));
 
 /// Why there is no picture.
 #[derive(Debug, thiserror::Error)]
-enum NoPicture {
+pub enum NoPicture {
+    /// The connection broke.
     #[error("the screen's connection broke: {0}")]
     Io(#[from] io::Error),
+    /// It would take too much memory.
     #[error("the screen is larger than any that is taken pictures of")]
     Large,
+    /// The server does not keep to the protocol.
     #[error("the screen's server sent something that was not asked for")]
     Protocol,
 }
 
 /// Red, green and blue of each pixel, row by row.
 #[derive(Debug, PartialEq, Eq)]
-struct Picture {
+pub struct Picture {
     width: usize,
     height: usize,
     pixels: Vec<u8>,
@@ -119,7 +122,10 @@ fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
 }
 
 /// Takes the whole screen, in the size that it has by then.
-async fn take<S: AsyncRead + AsyncWrite + Unpin>(
+///
+/// # Errors
+/// Why there is no picture.
+pub async fn take<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     init: &ServerInit,
 ) -> Result<Picture, NoPicture> {
@@ -200,7 +206,7 @@ async fn skip<S: AsyncRead + Unpin>(stream: &mut S, count: u64) -> io::Result<()
 
 impl Picture {
     /// Made smaller, each pixel the mean of those in its place, until it fits; never larger.
-    fn within(self, (most_wide, most_high): (usize, usize)) -> Self {
+    pub fn within(self, (most_wide, most_high): (usize, usize)) -> Self {
         let (most_wide, most_high) =
             (most_wide.clamp(1, self.width.max(1)), most_high.clamp(1, self.height.max(1)));
         if (most_wide, most_high) == (self.width, self.height) || self.pixels.is_empty() {

@@ -1,4 +1,5 @@
-//! Any bytes as what a hypervisor says: a VNC server with and without TLS, XenServer's interface, VMware's websocket.
+//! Any bytes as what a hypervisor says: a VNC server with and without TLS, XenServer's interface, VMware's websocket, and
+//! the screen of which a picture is taken.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -6,6 +7,7 @@ use std::sync::LazyLock;
 use cpvm::{
     rfb::hypervisor::{authenticate, initialise},
     screen::{Duplex, tunnel, websocket},
+    serve::picture,
 };
 use libfuzzer_sys::fuzz_target;
 use tokio::{
@@ -41,8 +43,10 @@ fuzz_target!(|bytes: &[u8]| {
             return;
         }
         let tls = common::channel::tls::peer_config(&[], None).ok();
-        if let Ok(mut ready) = authenticate(stream, "password", &tls, kind & 4 == 4).await {
-            let _ = initialise(&mut ready.stream, 1).await;
+        let Ok(mut ready) = authenticate(stream, "password", &tls, kind & 4 == 4).await else { return };
+        let Ok(init) = initialise(&mut ready.stream, 1).await else { return };
+        if let Ok(picture) = picture::take(&mut ready.stream, &init).await {
+            let _ = picture.within((usize::from(*kind), 100));
         }
     });
 });
