@@ -10,7 +10,7 @@ pub mod viewer;
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -48,11 +48,21 @@ pub struct Lab {
     /// The proxy's disk.
     pub folder: tempfile::TempDir,
     sessions: std::cell::Cell<u32>,
+    /// Some of the tokens and tickets that were handed out.
+    secrets: std::cell::RefCell<Vec<String>>,
 }
+
+/// Tokens and tickets that are looked for in the log.
+const SECRETS: usize = 200;
 
 /// Runs a scenario in the world's namespace. `arguments` are added to those of the boot; `started`:
 /// management starts the listeners as soon as the proxy joins.
 pub fn run<F: AsyncFn(&mut Lab)>(arguments: &str, started: bool, scenario: F) {
+    run_logging("info", arguments, started, scenario);
+}
+
+/// The same with more or less in the proxy's log (`TRIVIUM_LOG`).
+pub fn run_logging<F: AsyncFn(&mut Lab)>(log: &str, arguments: &str, started: bool, scenario: F) {
     let world = Namespace::new("world");
     let proxy = Namespace::new("cpvm");
     for (inner, outer, own, other) in [
@@ -85,29 +95,47 @@ pub fn run<F: AsyncFn(&mut Lab)>(arguments: &str, started: bool, scenario: F) {
             management.port()
         );
         fs::write(paths.cmdline(), line).unwrap();
-        let start = |half: &str| {
-            let mut command = proxy.command(binary("cpvm"));
-            command.arg(half).env("TRIVIUM_ROOT", folder.path());
-            Process::start(command)
-        };
+        let start = |half: &str| half_of(&proxy, folder.path(), half, log);
         let (core, serve) = (start("core"), start("serve"));
-        let mut lab = Lab { core, serve, management, world, proxy, folder, sessions: Default::default() };
+        let mut lab = Lab {
+            core,
+            serve,
+            management,
+            world,
+            proxy,
+            folder,
+            sessions: Default::default(),
+            secrets: Default::default(),
+        };
         lab.management.joined(LIMIT).await;
         if started {
             lab.reachable();
         }
         scenario(&mut lab).await;
         let said = lab.core.output() + &lab.serve.output();
-        for secret in [lab.management.key.encryptor_password().as_str(), HASH_KEY, "Secr3tPw"] {
-            assert!(!said.contains(secret), "a secret is in the log:\n{said}");
+        let own = [lab.management.key.encryptor_password().to_string(), HASH_KEY.into(), "Secr3tPw".into()];
+        for secret in own.iter().chain(lab.secrets.borrow().iter()) {
+            assert!(!said.contains(secret), "{secret} is in the log:\n{said}");
         }
     });
+}
+
+/// Starts `core` or `serve`.
+fn half_of(proxy: &Namespace, folder: &Path, half: &str, log: &str) -> Process {
+    let mut command = proxy.command(binary("cpvm"));
+    command.arg(half).env("TRIVIUM_ROOT", folder).env("TRIVIUM_LOG", log);
+    Process::start(command)
 }
 
 impl Lab {
     /// Waits until the stream port is open.
     pub fn reachable(&self) {
         wait_tcp(format!("{PUBLIC}:8080").parse().unwrap(), LIMIT);
+    }
+
+    /// Starts `core` or `serve` anew.
+    pub fn half(&self, name: &str) -> Process {
+        half_of(&self.proxy, self.folder.path(), name, "info")
     }
 
     /// Paths of the proxy's disk.
@@ -125,7 +153,16 @@ impl Lab {
     pub async fn announced(&self, port: u16, change: impl FnOnce(&mut Token)) -> String {
         let token = self.token(port, change);
         self.management.allow(token.session_uuid.as_deref().unwrap()).await;
-        self.management.key.seal(&token).unwrap()
+        let sealed = self.management.key.seal(&token).unwrap();
+        self.secret(&sealed);
+        sealed
+    }
+
+    fn secret(&self, text: &str) {
+        let mut secrets = self.secrets.borrow_mut();
+        if secrets.len() < SECRETS {
+            secrets.push(text.to_owned());
+        }
     }
 
     /// A token for a fresh session; its ticket is made last, as management does.
@@ -145,7 +182,9 @@ impl Lab {
         change(&mut token);
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         let minute = ticket::minute(now.as_millis() as i64);
-        token.ticket = Some(ticket::ticket(HASH_KEY, &token, minute));
+        let ticket = ticket::ticket(HASH_KEY, &token, minute);
+        self.secret(&ticket);
+        token.ticket = Some(ticket);
         token
     }
 
@@ -167,7 +206,7 @@ impl Lab {
             screen += ",tls-creds=tls";
         }
         command.args(["-accel", "tcg", "-m", "64", "-display", "none", "-nodefaults", "-vga", "std"]);
-        command.args(["-trace", "input_event_key_qcode"]);
+        command.args(["-trace", "input_event_key_qcode", "-trace", "input_event_btn"]);
         command.args(["-boot", "menu=on,splash-time=60000", "-vnc", &screen]);
         let process = Process::start(command);
         wait_tcp(format!("{WORLD}:{port}").parse().unwrap(), LIMIT);

@@ -7,7 +7,8 @@ use serde_json::json;
 use tests::lab::{
     cpvm::{
         LIMIT, PUBLIC,
-        browser::{chromium, in_state, keep, speaking, state, text},
+        browser::{chromium, in_state, keep, speaking, state, text, trusting},
+        management::succeeded,
         run, until,
     },
     wait_tcp,
@@ -102,5 +103,40 @@ fn the_page_shows_the_screen_and_says_why_it_does_not() {
         client.goto(&format!("http://{PUBLIC}/resource/noVNC/vnc.html")).await.unwrap();
         in_state(&client, "failed").await;
         tokio::time::timeout(Duration::from_secs(20), client.close()).await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn over_tls_the_page_and_its_stream_are_trusted() {
+    run("vncport=8443 premium=true", false, async |lab| {
+        let store = include_bytes!("../../../cpvm/testdata/cpvm.jks");
+        let start = lab.management.start_command(Some((store, "AAECAwQFBgcICQoLDA0ODw==")), false);
+        assert!(succeeded(&lab.management.ask(start).await));
+        let x509 = lab.credentials("own", &lab.management.authority);
+        let x509 = format!("tls-creds-x509,id=tls,endpoint=server,verify-peer=on,dir={x509}");
+        let _machine = lab.machine_with(5901, Some("Secr3tPw"), Some(&x509));
+        lab.certify(&lab.management.authority);
+        let line = format!("openssl s_client -connect {PUBLIC}:443 -showcerts </dev/null 2>/dev/null");
+        let chain = lab.world.ok(&line);
+        let root = &chain[chain.rfind("-----BEGIN").unwrap()..];
+        let root = &root[..root.find("-----END CERTIFICATE-----").unwrap() + 26];
+        let (_driver, client) = trusting(lab, root, "*.console.example.com").await;
+        let token = lab.announced(5901, |_| {}).await;
+        // As management writes it for this address.
+        let url = format!(
+            "https://203-0-113-5.console.example.com/resource/noVNC/vnc.html?autoconnect=true&show_dot=true&port=8443&token={token}"
+        );
+        client.goto(&url).await.unwrap();
+        in_state(&client, "connected").await;
+        let status = text(&client, "[role=status]").await;
+        assert!(status.contains("(encrypted): web 01 (TLS backend)"), "{status}");
+        let streams = lab.proxy.ok("ss -Htn state established sport = :8443");
+        assert_eq!(streams.lines().count(), 1, "{streams}");
+        until("more than one colour", LIMIT, async || colours(&client).await > 1).await;
+        keep(&client, "tls.png").await;
+        // The name has to be one of the certificate's.
+        let _ = client.goto(&format!("https://{PUBLIC}/resource/noVNC/vnc.html")).await;
+        assert_eq!(client.title().await.unwrap(), "Privacy error");
+        client.close().await.unwrap();
     });
 }

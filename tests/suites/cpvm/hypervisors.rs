@@ -18,7 +18,7 @@ use tokio_tungstenite::{
     },
 };
 
-use tests::lab::cpvm::{LIMIT, Lab, WORLD, issued, run, until, viewer::Viewer};
+use tests::lab::cpvm::{LIMIT, Lab, WORLD, issued, run, run_logging, until, viewer::Viewer};
 
 const BROWSER: &str = "203.0.113.7";
 
@@ -137,7 +137,7 @@ async fn xapi(mut stream: Box<dyn Duplex>, seen: Arc<Mutex<Vec<String>>>) {
 
 #[test]
 fn xenservers_screens_come_through_its_interface() {
-    run("vncport=8080", true, async |lab| {
+    run_logging("trace", "vncport=8080", true, async |lab| {
         let seen: Arc<Mutex<Vec<String>>> = Arc::default();
         let serve = |seen: &Arc<Mutex<Vec<String>>>| {
             let seen = Arc::clone(seen);

@@ -6,8 +6,9 @@ use tests::lab::wait_until;
 
 use tests::lab::cpvm::{
     management::{Mood, succeeded},
+    screen::{Act, screen},
     viewer::Viewer,
-    {PUBLIC, run},
+    {LIMIT, Lab, PUBLIC, WORLD, run, run_logging, until},
 };
 
 const BROWSER: &str = "203.0.113.7";
@@ -77,11 +78,8 @@ fn management_has_the_last_word() {
     });
 }
 
-async fn wait_until_asked(lab: &tests::lab::cpvm::Lab, count: usize) {
-    tests::lab::cpvm::until("management is asked", tests::lab::cpvm::LIMIT, async || {
-        lab.management.asked().len() >= count
-    })
-    .await;
+async fn wait_until_asked(lab: &Lab, count: usize) {
+    until("management is asked", LIMIT, async || lab.management.asked().len() >= count).await;
 }
 
 #[test]
@@ -117,10 +115,7 @@ fn hypervisors_that_refuse_are_named() {
         let told = Viewer::refused(&format!("token={token}"), BROWSER).await;
         assert!(told.contains("cannot be reached"), "{told}");
         // Management counts both as used, and hears of their end.
-        tests::lab::cpvm::until("both are reported as removed", tests::lab::cpvm::LIMIT, async || {
-            lab.management.removed().len() == 2
-        })
-        .await;
+        until("both are reported as removed", LIMIT, async || lab.management.removed().len() == 2).await;
     });
 }
 
@@ -152,4 +147,84 @@ fn half_open_connections_leave_room_and_are_cut() {
 fn is_closed(stream: &std::net::TcpStream) -> bool {
     stream.set_nonblocking(true).unwrap();
     !matches!(stream.peek(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+}
+
+#[test]
+fn of_two_that_race_with_one_token_one_wins() {
+    run("vncport=8080", true, async |lab| {
+        let port = screen(Act::Answer).await;
+        // Whoever comes too late counts as one who guesses.
+        let addresses: Vec<String> = (20..30).map(|n| format!("203.0.113.{n}")).collect();
+        for address in &addresses {
+            lab.world.address("p0", &format!("{address}/24"));
+        }
+        for round in 0..100 {
+            let token = lab.announced(port, |token| token.session_requires_new_viewer = true).await;
+            let try_it = async || {
+                let from = &addresses[round % addresses.len()];
+                let mut viewer = Viewer::open(&format!("token={token}"), from).await.unwrap();
+                viewer.greet().await;
+                (viewer.read(1).await == [1]).then_some(viewer)
+            };
+            let (one, other) = tokio::join!(try_it(), try_it());
+            assert!(one.is_some() != other.is_some(), "round {round}");
+        }
+        assert_eq!(lab.management.asked().len(), 100);
+    });
+}
+
+#[test]
+fn hypervisors_that_swallow_packets_delay_nobody_else() {
+    run("vncport=8080", true, async |lab| {
+        let port = screen(Act::Answer).await;
+        lab.world.ok(&format!(
+            "nft add table inet cut; nft add chain inet cut in '{{ type filter hook input priority 0; }}'; \
+             nft add rule inet cut in ip daddr {WORLD} tcp dport 5999 drop"
+        ));
+        let mut waiting = Vec::new();
+        for _ in 0..100 {
+            let token = lab.announced(5999, |token| token.session_requires_new_viewer = true).await;
+            waiting.push(tokio::spawn(async move {
+                let start = Instant::now();
+                let told = Viewer::refused(&format!("token={token}"), BROWSER).await;
+                (told, start.elapsed())
+            }));
+        }
+        wait_until_asked(lab, 100).await;
+        let token = lab.announced(port, |_| {}).await;
+        Viewer::shown(&token).await;
+        assert!(waiting.iter().all(|one| !one.is_finished()), "they still wait");
+        for one in waiting {
+            let (told, after) = one.await.unwrap();
+            assert!(told.contains("cannot be reached"), "{told}");
+            assert!((Duration::from_secs(10)..Duration::from_secs(15)).contains(&after), "{after:?}");
+        }
+        until("each is reported as removed", LIMIT * 2, async || lab.management.removed().len() == 101).await;
+    });
+}
+
+#[test]
+fn secrets_are_in_no_log_however_much_that_says() {
+    run_logging("trace", "vncport=8080 premium=true", false, async |lab| {
+        let _machine = lab.machine(5901, Some("Secr3tPw"));
+        let password = "AAECAwQFBgcICQoLDA0ODw==";
+        let store = include_bytes!("../../../cpvm/testdata/cpvm.jks");
+        let start = lab.management.start_command(Some((store, password)), false);
+        assert!(succeeded(&lab.management.ask(start).await));
+        lab.reachable();
+        let token = lab.announced(5901, |token| token.extra_security_token = Some("my extra".into())).await;
+        assert!(Viewer::refused(&format!("token={token}"), BROWSER).await.contains("security token"));
+        let mut viewer = Viewer::open(&format!("token={token}&extra=my%20extra"), BROWSER).await.unwrap();
+        viewer.greet().await;
+        assert_eq!(viewer.read(2).await, [1, 1]);
+        let picture = lab.announced(5901, |token| token.picture = true).await;
+        lab.world.ok(&format!("curl -sf -o /dev/null -k 'https://{PUBLIC}/picture?token={picture}'"));
+        drop(viewer);
+        until("both are reported", LIMIT, async || lab.management.removed().len() == 2).await;
+        let said = lab.core.output() + &lab.serve.output();
+        assert!(said.contains("DEBUG"), "all is said");
+        for secret in [password, "my extra", "my%20extra"] {
+            assert!(!said.contains(secret), "{secret} is in the log");
+        }
+    });
 }

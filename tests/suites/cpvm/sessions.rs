@@ -126,12 +126,16 @@ fn who_may_only_look_looks_beside_others() {
         let looking = lab.announced(5901, |token| token.view_only = true).await;
         let (mut looking, _) = Viewer::shown(&looking).await;
         looking.picture().await;
-        // The key of who looks is dropped, that of the other one arrives.
+        // The key and the button of who looks are dropped, those of the other one arrive.
         looking.send(&[4, 1, 0, 0, 0, 0, 0, 0x62, 4, 0, 0, 0, 0, 0, 0, 0x62]).await;
+        looking.send(&[5, 4, 0, 9, 0, 9, 5, 0, 0, 9, 0, 9]).await;
         looking.picture().await;
         full.send(&[4, 1, 0, 0, 0, 0, 0, 0x61, 4, 0, 0, 0, 0, 0, 0, 0x61]).await;
         until("the key arrives", LIMIT, async || machine.output().contains("qcode a, down 0")).await;
+        full.send(&[5, 1, 0, 9, 0, 9, 5, 0, 0, 9, 0, 9]).await;
+        until("the button arrives", LIMIT, async || machine.output().contains("button left, down 0")).await;
         assert!(!machine.output().contains("qcode b,"), "{}", machine.output());
+        assert!(!machine.output().contains("button right"), "{}", machine.output());
         full.picture().await;
     });
 }
@@ -245,5 +249,38 @@ fn management_away_lets_sessions_go_on_and_hears_of_their_end() {
         lab.world.ok("nft delete table inet cut");
         until("the ended one is reported", LIMIT, async || lab.management.removed().len() == 1).await;
         two.picture().await;
+    });
+}
+
+#[test]
+fn passwords_of_any_length_open_the_screen() {
+    run("vncport=8080", true, async |lab| {
+        for (port, password) in [(5901, "short"), (5902, "longer than eight")] {
+            let _machine = lab.machine(port, Some(password));
+            let token = lab.announced(port, |token| token.password = Some(password.into())).await;
+            Viewer::shown(&token).await.0.picture().await;
+        }
+    });
+}
+
+#[test]
+fn another_management_server_takes_over_while_consoles_run() {
+    run("vncport=8080", true, async |lab| {
+        let _machine = lab.machine(5901, None);
+        let beside = |token: &mut common::token::Token| token.session_requires_new_viewer = true;
+        let token = lab.announced(5901, beside).await;
+        let (mut viewer, _) = Viewer::shown(&token).await;
+        let first = lab.management.second_server().await;
+        drop(first);
+        viewer.picture().await;
+        lab.management.joined(LIMIT).await;
+        let report = lab.management.next_report(|info| info.removed_sessions.is_some()).await;
+        assert_eq!(report.connections.len(), 1, "the new server hears of it");
+        let token = lab.announced(5901, beside).await;
+        let (mut second, _) = Viewer::shown(&token).await;
+        second.socket.close(None).await.unwrap();
+        second.closed().await;
+        until("its end is reported", LIMIT, async || lab.management.removed().len() == 1).await;
+        viewer.picture().await;
     });
 }

@@ -3,7 +3,7 @@
 use fantoccini::{Client, ClientBuilder, Locator};
 use serde_json::json;
 
-use super::{LIMIT, Lab, until};
+use super::{LIMIT, Lab, PUBLIC, until};
 use crate::lab::{Process, wait_tcp};
 
 const DRIVER: &str = "127.0.0.1:9515";
@@ -21,13 +21,32 @@ pub async fn chromium(lab: &Lab) -> (Process, Client) {
 /// # Panics
 /// Where it does not start.
 pub async fn speaking(lab: &Lab, language: &str) -> (Process, Client) {
+    with(lab, &[format!("--accept-lang={language}")]).await
+}
+
+/// One that trusts this certificate, and finds all hosts of `names` at the proxy.
+///
+/// # Panics
+/// Where it does not start.
+pub async fn trusting(lab: &Lab, root: &str, names: &str) -> (Process, Client) {
+    let (file, store) = (lab.picture("root.pem"), lab.picture(".pki/nssdb"));
+    std::fs::write(&file, root).unwrap();
+    std::fs::create_dir_all(&store).unwrap();
+    let store = format!("sql:{}", store.display());
+    lab.world.ok(&format!("certutil -N --empty-password -d {store}"));
+    lab.world.ok(&format!("certutil -A -d {store} -n root -t C,, -i {}", file.display()));
+    with(lab, &[format!("--host-resolver-rules=MAP {names} {PUBLIC}")]).await
+}
+
+async fn with(lab: &Lab, more: &[String]) -> (Process, Client) {
     let mut driver = lab.world.command("chromedriver");
-    driver.args(["--port=9515", "--allowed-ips=127.0.0.1"]);
+    driver.args(["--port=9515", "--allowed-ips=127.0.0.1"]).env("HOME", lab.folder.path());
     let driver = Process::start(driver);
     wait_tcp(DRIVER.parse().unwrap(), LIMIT);
     let profile = lab.picture("profile");
     let mut capabilities = serde_json::map::Map::new();
-    let arguments = json!([
+    let profile = format!("--user-data-dir={}", profile.display());
+    let arguments = [
         "--headless=new",
         "--no-sandbox",
         "--disable-gpu",
@@ -37,9 +56,9 @@ pub async fn speaking(lab: &Lab, language: &str) -> (Process, Client) {
         "--disable-component-update",
         "--disable-sync",
         "--window-size=1024,768",
-        format!("--accept-lang={language}"),
-        format!("--user-data-dir={}", profile.display())
-    ]);
+        &profile,
+    ];
+    let arguments: Vec<&str> = arguments.into_iter().chain(more.iter().map(String::as_str)).collect();
     capabilities
         .insert("goog:chromeOptions".into(), json!({ "binary": "/usr/bin/chromium", "args": arguments }));
     capabilities.insert("goog:loggingPrefs".into(), json!({ "browser": "ALL" }));

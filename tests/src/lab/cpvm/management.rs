@@ -4,7 +4,7 @@
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use common::{
@@ -48,6 +48,8 @@ pub struct Seen {
     pub asked: Vec<ConsoleAccessAuthenticationCommand>,
     /// Every load report.
     pub reports: Vec<LoadInfo>,
+    /// When each periodic one came.
+    pub times: Vec<Instant>,
     /// Every session that was ever reported as removed.
     pub removed: Vec<String>,
     used: HashSet<String>,
@@ -212,6 +214,7 @@ pub fn succeeded(answer: &Message) -> bool {
 
 impl Manager for Management {
     async fn admit(&self, candidate: &Candidate) -> Result<Admission, String> {
+        assert_eq!(candidate.startup.len(), 1, "one start-up command");
         let startup =
             candidate.startup[0].read::<StartupProxyCommand>().map_err(|error| error.to_string())?;
         self.seen.lock().unwrap().startup = Some(startup);
@@ -247,7 +250,10 @@ impl Manager for Management {
                 assert_eq!(report.proxy, 42);
                 let info = LoadInfo::parse(&report.load_info).unwrap();
                 let mut seen = self.seen.lock().unwrap();
-                seen.removed.extend(info.removed_sessions.iter().flatten().cloned());
+                if let Some(removed) = &info.removed_sessions {
+                    seen.removed.extend(removed.iter().cloned());
+                    seen.times.push(Instant::now());
+                }
                 seen.reports.push(info);
                 Message::wrap(&AgentControlAnswer { answer: AnswerBase::ok() })
             }
