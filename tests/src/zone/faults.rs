@@ -168,6 +168,6 @@ fn machines(scene: &Scene<'_>) -> Result<String, Failure> {
             return Err(format!("'{wanted}' is not in: {status}").into());
         }
     }
-    scene.manage.console_url("web1")?;
+    scene.manage.console_url("web1", &[])?;
     Ok(format!("{seconds:.0} s"))
 }

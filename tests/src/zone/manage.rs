@@ -106,6 +106,28 @@ impl Manage {
         Ok(self.host.join("vm").join(self.name(name)?))
     }
 
+    /// `scp` from the host: puts a file into a system VM, or fetches one (`down`).
+    pub fn copy(&self, vm: &str, down: bool, here: &Path, there: &str) -> Result<(), Failure> {
+        let nics = self.vm(vm)?["nics"].as_array().cloned().unwrap_or_default();
+        let control = nics.iter().find(|nic| nic["traffic"] == "Control");
+        let address = control.and_then(|nic| nic["address"].as_str()).ok_or("no control NIC")?.to_owned();
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace, "scp", "-q", "-P", "3922", "-i"]);
+        command.arg(self.host.join("id_rsa"));
+        for option in
+            ["BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"]
+        {
+            command.args(["-o", option]);
+        }
+        let (here, there) = (here.display().to_string(), format!("root@{address}:{there}"));
+        let out = command.args(if down { [there, here] } else { [here, there] }).output()?;
+        if out.status.success() {
+            Ok(())
+        } else {
+            Err(String::from_utf8_lossy(&out.stderr).into_owned().into())
+        }
+    }
+
     /// The process of the VM's QEMU.
     pub fn qemu(&self, name: &str) -> Result<u64, Failure> {
         let file = self.folder(name)?.join("qemu.pid");
@@ -140,9 +162,9 @@ impl Manage {
         copied["path"].as_str().map(str::to_owned).ok_or_else(|| format!("no path: {copied}").into())
     }
 
-    /// A console URL, good once.
-    pub fn console_url(&self, guest: &str) -> Result<String, Failure> {
-        let made = self.json(&["console-url", guest])?;
+    /// A console URL, good once; `look`: none, or `--view-only`, or `--picture`.
+    pub fn console_url(&self, guest: &str, look: &[&str]) -> Result<String, Failure> {
+        let made = self.json(&[&["console-url", guest], look].concat())?;
         made["url"].as_str().map(str::to_owned).ok_or_else(|| format!("no URL: {made}").into())
     }
 

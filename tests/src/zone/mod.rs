@@ -101,7 +101,7 @@ fn look_around(manage: &manage::Manage, network: &network::Network, dir: &Path) 
     println!("  manage:   {}", manage.by_hand());
     println!("  logs:     {}", dir.display());
     println!("  internet: ip netns exec {} curl http://203.0.113.10:8080/", network.inet.name());
-    match manage.console_url("web1") {
+    match manage.console_url("web1", &[]) {
         Ok(url) => println!(
             "  console:  {url}\n            (once, within a minute; for another one: manage console-url web1)"
         ),

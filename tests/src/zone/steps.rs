@@ -238,21 +238,27 @@ pub fn storage(report: &mut Report, scene: &Scene<'_>) {
 
 /// The guest's console in a browser.
 pub fn console(report: &mut Report, scene: &Scene<'_>) {
+    report.check("the operator has consoles recorded", || {
+        let file = scene.dir.join("console.json");
+        fs::write(&file, r#"{"recording": {"vms": ["*"], "session_mib": 8, "total_mib": 32}}"#)?;
+        scene.manage.copy("cpvm", false, &file, "/var/cache/cloud/")?;
+        Ok(String::new())
+    });
     let Some(url) =
-        report.step("console URL", || scene.manage.console_url(GUEST).map(|url| (url, String::new())))
+        report.step("console URL", || scene.manage.console_url(GUEST, &[]).map(|url| (url, String::new())))
     else {
         return;
     };
     let typed = "hello from the browser";
-    let browser = |mode: &str, text: &str, picture: &str| -> Result<String, Failure> {
+    let browser = |mode: &str, url: &str, text: &str, picture: &str| -> Result<String, Failure> {
         let exe = std::env::current_exe()?;
         let out = scene
             .network
             .inet
             .command(exe)
-            .args([mode, &url, text])
+            .args([mode, url, text])
             .arg(scene.pictures.join(picture))
-            .arg(scene.dir.join(format!("profile-{mode}")))
+            .arg(scene.dir.join(format!("profile-{picture}")))
             .output()?;
         let said = String::from_utf8_lossy(&out.stdout).trim().to_owned();
         if out.status.success() {
@@ -262,7 +268,7 @@ pub fn console(report: &mut Report, scene: &Scene<'_>) {
         }
     };
     report.check("console in Chromium: picture and keyboard", || {
-        let seen = browser("browser-console", typed, "console.png")?;
+        let seen = browser("browser-console", &url, typed, "console.png")?;
         let got = guest_says(scene, "typed", Duration::from_secs(20))?;
         if got == typed {
             Ok(format!("{seen}, the guest read '{got}'"))
@@ -270,5 +276,61 @@ pub fn console(report: &mut Report, scene: &Scene<'_>) {
             Err(format!("the guest read '{got}'").into())
         }
     });
-    report.check("the same console URL again is refused", || browser("browser-refused", "", "refused.png"));
+    report.check("the same console URL again is refused", || {
+        browser("browser-refused", &url, "", "refused.png")
+    });
+    report.check("console-url --view-only: a picture, and no key arrives", || {
+        let url = scene.manage.console_url(GUEST, &["--view-only"])?;
+        let seen = browser("browser-console", &url, "from one who may only look", "view-only.png")?;
+        let got = guest_says(scene, "typed", Duration::from_secs(1))?;
+        if got == typed { Ok(seen) } else { Err(format!("the guest read '{got}'").into()) }
+    });
+    report.check("console-url --picture: a PNG, once", || picture(scene));
+    report.check("what the console has shown is recorded, and fetched by scp", || recorded(scene));
+}
+
+/// A picture by `curl`, and that its URL is good for one.
+fn picture(scene: &Scene<'_>) -> Result<String, Failure> {
+    let url = scene.manage.console_url(GUEST, &["--picture"])?;
+    let file = scene.pictures.join("thumbnail.png");
+    let ask = |out: &Path| {
+        scene
+            .network
+            .inet
+            .ok(&format!("curl -sS -m 30 -o {} -w '%{{http_code}}' '{url}&w=320'", out.display()))
+    };
+    let code = ask(&file);
+    let png = fs::read(&file)?;
+    let width =
+        png.get(16..20).map(|bytes| bytes.iter().fold(0_u32, |all, byte| all << 8 | u32::from(*byte)));
+    if code != "200" || !png.starts_with(b"\x89PNG") || width != Some(320) {
+        return Err(format!("code {code}, {} bytes, {width:?} pixels wide", png.len()).into());
+    }
+    match ask(&scene.dir.join("again")).as_str() {
+        "403" => Ok(format!("{} bytes, 320 pixels wide", png.len())),
+        code => Err(format!("a second time: code {code}").into()),
+    }
+}
+
+/// The recording of the first console, as the operator gets it.
+fn recorded(scene: &Scene<'_>) -> Result<String, Failure> {
+    let cpvm = scene.manage.name("cpvm")?;
+    let end = Instant::now() + Duration::from_secs(20);
+    let place = loop {
+        let listed = scene.manage.run(&cpvm, &["recordings"])?;
+        let ended = listed.lines().skip(1).find(|line| line.contains(" ended "));
+        match ended.and_then(|line| line.rsplit(' ').next()) {
+            Some(place) => break place.to_owned(),
+            None if Instant::now() > end => return Err(format!("no recording: {listed}").into()),
+            None => std::thread::sleep(Duration::from_millis(500)),
+        }
+    };
+    let file = scene.dir.join("console.fbs");
+    scene.manage.copy("cpvm", true, &file, &place)?;
+    let bytes = fs::read(&file)?;
+    if !bytes.starts_with(b"FBS 001.001\n") || bytes.len() < 1000 {
+        return Err(format!("{} bytes that are no recording", bytes.len()).into());
+    }
+    scene.manage.run(&cpvm, &["recordings", "remove", &place])?;
+    Ok(format!("{} bytes", bytes.len()))
 }
