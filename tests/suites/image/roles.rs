@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeSet, process::Command};
 
-use tests::lab::vm::{Agent, image_folder};
+use tests::lab::vm::{Agent, Vm, image_folder};
 
-use crate::lab::{Lab, Role, STEP};
+use crate::lab::{CONTROL, Lab, Role, STEP, stdout};
 
 /// Names of the services that the supervisor knows.
 fn services(agent: &mut Agent) -> Vec<String> {
@@ -103,7 +103,7 @@ fn no_file_of_the_image_gives_its_user_other_rights() {
 }
 
 /// Boots a role and looks at what runs.
-fn check(role: Role) {
+fn check(role: Role) -> (Lab, Vm) {
     let lab = Lab::new();
     let mut vm = lab.start(role, "");
     let line = vm.wait_line(&format!("TRIVIUM-READY role={}", role.name()), STEP);
@@ -154,6 +154,7 @@ fn check(role: Role) {
     for name in ["core", "serve"] {
         println!("{} {name}: {} KiB resident", role.name(), field(&mut agent, name, "VmRSS:"));
     }
+    (lab, vm)
 }
 
 #[test]
@@ -167,6 +168,30 @@ fn the_secondary_storage_vm_runs_what_it_needs() {
 }
 
 #[test]
-fn the_console_proxy_runs_what_it_needs() {
-    check(Role::ConsoleProxy);
+fn the_console_proxy_runs_what_it_needs_and_gives_its_recordings() {
+    let (lab, vm) = check(Role::ConsoleProxy);
+    lab.wait_ssh(&vm);
+    let name = "/state/recordings/1795369288253.vm-1.9f1c0c1e.fbs";
+    let bytes = b"FBS 001.001\nnot a whole one".repeat(10_000);
+    let mut agent = vm.agent(STEP);
+    // The image has no mkdir; this one makes its folder.
+    assert_eq!(agent.run("/usr/bin/s6-log", &["/state/recordings"]).code, 0);
+    agent.write(name, &bytes);
+    let listed = stdout(&lab.ssh("recordings"));
+    assert_eq!(listed, format!("BYTES STATE FILE\n{} ended {name}\n", bytes.len()));
+    let folder = tempfile::tempdir().expect("folder");
+    // By the old protocol and by SFTP, which `scp` speaks today.
+    for way in [&["-O"][..], &[]] {
+        let here = folder.path().join("fetched.fbs");
+        let out = lab.client("scp", "id").args(way).arg(format!("root@{CONTROL}:{name}")).arg(&here).output();
+        let out = out.expect("scp");
+        assert!(out.status.success(), "{out:?}");
+        assert!(std::fs::read(&here).expect("the recording") == bytes, "other bytes");
+        std::fs::remove_file(here).expect("the recording");
+        let mut other = lab.client("scp", "id");
+        other.args(way).arg(format!("root@{CONTROL}:/etc/shadow")).arg(folder.path());
+        assert!(!other.output().expect("scp").status.success(), "only recordings are given");
+    }
+    assert!(lab.ssh(&format!("recordings remove {name}")).status.success());
+    assert_eq!(stdout(&lab.ssh("recordings")), "BYTES STATE FILE\n");
 }
