@@ -214,12 +214,14 @@ fn http_nfs() {
         let (mut ours, mut peer) = (vec![], vec![]);
         // The first round of each only warms up.
         for round in 0..=RUNS {
-            let command = order(machine.nfs(), 700 + i64::try_from(round).expect("small"), &url);
+            let id = 700 + i64::try_from(round).expect("small");
+            let command = order(machine.nfs(), id, &url);
             let begun = Instant::now();
             // To be asked costs an emulated machine more than it costs others.
             download_asking(&machine, &command, Duration::from_millis(100)).await;
             ours.push(begun.elapsed().as_secs_f64());
-            remove(&machine.exported().join("template/tmpl/2"));
+            // What is above it the VM knows to be there.
+            remove(&machine.exported().join(format!("template/tmpl/2/{id}")));
             let ran = machine.inside().run("/usr/bin/ash", &["-c", &pipe]);
             assert_eq!(ran.code, 0, "{}", ran.stderr);
             peer.push(ran.stdout.trim().parse::<f64>().expect("nanoseconds") / 1e9);

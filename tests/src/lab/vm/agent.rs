@@ -12,6 +12,9 @@ use super::json::Lines;
 /// Number that a KVM host sends to find the start of the answers.
 const SYNC: u64 = 1_234_567_890;
 
+/// How long it may take until somebody listens at the socket.
+const SOCKET: Duration = Duration::from_secs(10);
+
 /// How long one answer may take.
 const ANSWER: Duration = Duration::from_secs(30);
 
@@ -36,7 +39,16 @@ impl Agent {
     /// Connects and asks until the agent answers, as a KVM host does: pings, then the sync number.
     pub fn connect(socket: &Path, limit: Duration) -> Option<Self> {
         let start = Instant::now();
-        let mut lines = Lines::connect(socket).ok()?;
+        // QEMU makes its sockets one after the other.
+        let mut lines = loop {
+            match Lines::connect(socket) {
+                Ok(lines) => break lines,
+                Err(_) if start.elapsed() < limit.min(SOCKET) => {
+                    std::thread::sleep(Duration::from_millis(20))
+                }
+                Err(_) => return None,
+            }
+        };
         loop {
             lines.send(&json!({ "execute": "guest-ping" }));
             if lines.receive(Duration::from_secs(1)).is_some() {
