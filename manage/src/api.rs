@@ -1,6 +1,8 @@
 //! What `manage` and `manage serve` say to each other over the control socket: one line of JSON
 //! with a request, then lines with progress, then one with the outcome.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::db::Template;
@@ -107,6 +109,11 @@ pub(crate) enum Request {
         /// The plan that the operator has seen.
         plan: Vec<String>,
     },
+    /// All security groups, or the one of that name: a list of [`GroupStatus`].
+    Groups {
+        /// Name.
+        name: Option<String>,
+    },
     /// The operator says that a host is powered off.
     HostOff {
         /// Name of the host.
@@ -157,6 +164,7 @@ impl Request {
             | Self::SnapshotCopy { .. }
             | Self::ConsoleUrl { .. }
             | Self::Events { .. }
+            | Self::Groups { .. }
             | Self::Plan => false,
         }
     }
@@ -263,6 +271,28 @@ pub(crate) struct StoreStatus {
     pub(crate) kind: String,
     /// Why it cannot be attached.
     pub(crate) error: Option<String>,
+}
+
+/// A security group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct GroupStatus {
+    /// Name.
+    pub(crate) name: String,
+    /// What members may get.
+    pub(crate) ingress: Vec<String>,
+    /// What they may send.
+    pub(crate) egress: Vec<String>,
+    /// Guests and ports that are in it.
+    pub(crate) members: Vec<Member>,
+}
+
+/// A member of a security group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Member {
+    /// Name of the guest or port.
+    pub(crate) name: String,
+    /// Its addresses.
+    pub(crate) addresses: Vec<IpAddr>,
 }
 
 /// Something that happened.

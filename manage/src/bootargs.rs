@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 
 use crate::{
     db::{Kind, NicRow, Owner, Vm},
-    zone::{StoreKind, Zone},
+    zone::{NetworkKind, StoreKind, Zone},
 };
 
 /// Collects `key=value` words.
@@ -59,8 +59,11 @@ fn router(zone: &Zone, vm: &Vm, network: &str, public_key: &str) -> Option<Strin
                 words.nic(nic, zone.public.net).add("gateway", zone.public.gateway).add("publicMtu", 1500);
             }
             Traffic::Guest => {
+                words.nic(nic, network.net);
+                if network.is_guarded() {
+                    words.add("gateway", network.gateway);
+                }
                 words
-                    .nic(nic, network.net)
                     .add("privateMtu", 1500)
                     .add("domain", &network.domain)
                     .add("cidrsize", network.net.prefix_len());
@@ -73,7 +76,11 @@ fn router(zone: &Zone, vm: &Vm, network: &str, public_key: &str) -> Option<Strin
             }
         }
     }
-    words.add("type", "router").add("disable_rp_filter", true);
+    let kind = match network.kind {
+        NetworkKind::Isolated => "router",
+        NetworkKind::Basic { .. } => "dhcpsrvr",
+    };
+    words.add("type", kind).add("disable_rp_filter", true);
     for (number, resolver) in (1..).zip(&zone.dns) {
         words.add(&format!("dns{number}"), resolver);
     }

@@ -78,6 +78,9 @@ pub(crate) enum Command {
     /// Routers.
     #[command(subcommand)]
     Router(Router),
+    /// Security groups.
+    #[command(subcommand)]
+    Group(Group),
     /// Templates.
     #[command(subcommand)]
     Template(Template),
@@ -243,6 +246,23 @@ pub(crate) enum Router {
     Show {
         /// Instance name of the router.
         vm: String,
+        #[command(flatten)]
+        to: To,
+    },
+}
+
+/// `manage group`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Group {
+    /// List all security groups.
+    List {
+        #[command(flatten)]
+        to: To,
+    },
+    /// Show the rules and members of one.
+    Show {
+        /// Its name.
+        name: String,
         #[command(flatten)]
         to: To,
     },

@@ -10,8 +10,8 @@ use std::{
 use serde::de::DeserializeOwned;
 
 use crate::{
-    api::{ConsoleUrl, Event, LIMIT, Look, Reply, Request, Script, SnapshotCopied, Status},
-    cli::{Router, Snapshot, Template as TemplateCommand, To, Vm},
+    api::{ConsoleUrl, Event, GroupStatus, LIMIT, Look, Reply, Request, Script, SnapshotCopied, Status},
+    cli::{Group, Router, Snapshot, Template as TemplateCommand, To, Vm},
     db::{Template, TemplateState},
     show,
 };
@@ -184,6 +184,23 @@ fn read(path: &Path) -> Result<String, ClientError> {
         std::fs::read_to_string(path)
     };
     read.map_err(|source| ClientError::File { path: path.display().to_string(), source })
+}
+
+/// `manage group`
+pub(crate) fn group(command: Group) -> Done {
+    let (name, to) = match command {
+        Group::List { to } => (None, to),
+        Group::Show { name, to } => (Some(name), to),
+    };
+    let one = name.is_some();
+    let groups: Vec<GroupStatus> = ask(&to, &Request::Groups { name })?;
+    if one {
+        let group = groups.first().ok_or_else(|| failed("It is gone"))?;
+        print(&to, group, show::group);
+    } else {
+        print(&to, &groups, |groups| show::groups(groups));
+    }
+    Ok(())
 }
 
 /// `manage template`

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use crate::{
     db::{Owner, Vm},
-    zone::{Guest, Network, Zone},
+    zone::{Guest, Network, Port, Zone},
 };
 
 /// A zone and its VMs by name.
@@ -15,6 +15,7 @@ pub(crate) struct Index<'a> {
     networks: HashMap<&'a str, &'a Network>,
     guests: HashMap<&'a str, &'a Guest>,
     members: HashMap<&'a str, Vec<&'a Guest>>,
+    ports: HashMap<&'a str, Vec<&'a Port>>,
     vms: HashMap<&'a Owner, &'a Vm>,
 }
 
@@ -25,8 +26,13 @@ impl<'a> Index<'a> {
         for guest in &zone.guests {
             members.entry(&guest.network).or_default().push(guest);
         }
+        let mut ports: HashMap<&str, Vec<&Port>> = HashMap::new();
+        for port in &zone.ports {
+            ports.entry(&port.network).or_default().push(port);
+        }
         Self {
             zone,
+            ports,
             networks: zone.networks.iter().map(|network| (network.name.as_str(), network)).collect(),
             guests: zone.guests.iter().map(|guest| (guest.name.as_str(), guest)).collect(),
             members,
@@ -48,6 +54,11 @@ impl<'a> Index<'a> {
     /// The guests of a network.
     pub(crate) fn members(&self, network: &str) -> &[&'a Guest] {
         self.members.get(network).map_or(&[], Vec::as_slice)
+    }
+
+    /// The ports of a network.
+    pub(crate) fn ports(&self, network: &str) -> &[&'a Port] {
+        self.ports.get(network).map_or(&[], Vec::as_slice)
     }
 
     /// The VM for that.

@@ -10,6 +10,11 @@ use crate::{
     zone::{GuestBoot, Zone},
 };
 
+/// The tap of a NIC: number of the VM and of the NIC.
+pub(crate) fn tap(vm: u64, device: u32) -> String {
+    format!("vm{vm}-{device}")
+}
+
 /// Processors of every VM in this zone file.
 const CPUS: u32 = 1;
 
@@ -49,6 +54,7 @@ pub(crate) fn build(zone: &Zone, vm: &Vm, public_key: &str) -> Option<VirtualMac
 }
 
 fn plug(zone: &Zone, vm: &Vm, nic: &NicRow) -> Option<Nic> {
+    let mut guarded = false;
     let (bridge, net, gateway) = match nic.traffic {
         Traffic::Control => (&zone.control_bridge, Ipv4Net::new_assert([169, 254, 0, 0].into(), 16), None),
         Traffic::Management | Traffic::Storage => {
@@ -62,6 +68,7 @@ fn plug(zone: &Zone, vm: &Vm, nic: &NicRow) -> Option<Nic> {
                 Owner::Guest(name) => zone.network(&zone.guests.iter().find(|g| g.name == *name)?.network)?,
                 Owner::Ssvm(_) | Owner::Cpvm(_) => return None,
             };
+            guarded = vm.kind == Kind::Guest && network.is_guarded();
             (&network.bridge, network.net, Some(network.gateway))
         }
     };
@@ -74,5 +81,6 @@ fn plug(zone: &Zone, vm: &Vm, nic: &NicRow) -> Option<Nic> {
         gateway: gateway.map(|g| g.to_string()),
         default_nic: nic.traffic == Traffic::Public || vm.kind == Kind::Guest,
         bridge: bridge.clone(),
+        guarded,
     })
 }

@@ -7,6 +7,7 @@ mod cli;
 mod client;
 mod db;
 mod fence;
+mod groups;
 mod host;
 mod ids;
 mod index;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         Command::Status { wait, to } => client::status(wait, &to).map_err(text),
         Command::Vm(command) => client::vm(command).map_err(text),
         Command::Router(command) => client::router(command).map_err(text),
+        Command::Group(command) => client::group(command).map_err(text),
         Command::Template(command) => client::template(command).map_err(text),
         Command::Snapshot(command) => client::snapshot(command).map_err(text),
         Command::ConsoleUrl { vm, view_only, picture, to } => {

@@ -1,7 +1,7 @@
 //! Tables for people.
 
 use crate::{
-    api::{Event, IN_SERVICE, Status, VmStatus},
+    api::{Event, GroupStatus, IN_SERVICE, Status, VmStatus},
     db::{Template, TemplateState},
 };
 
@@ -71,6 +71,42 @@ pub(crate) fn templates(templates: &[Template]) -> String {
         ]);
     }
     table(&rows)
+}
+
+/// All security groups.
+pub(crate) fn groups(groups: &[GroupStatus]) -> String {
+    let mut rows = vec![row(["GROUP", "INGRESS", "EGRESS", "MEMBERS"])];
+    for group in groups {
+        let names: Vec<&str> = group.members.iter().map(|member| member.name.as_str()).collect();
+        let rules = |list: &[String], none: &str| match list.len() {
+            0 => none.to_owned(),
+            1 => "1 rule".to_owned(),
+            count => format!("{count} rules"),
+        };
+        let (ingress, egress) = (rules(&group.ingress, "nothing"), rules(&group.egress, "everything"));
+        rows.push(row([&group.name, &ingress, &egress, &names.join(" ")]));
+    }
+    table(&rows)
+}
+
+/// One security group.
+pub(crate) fn group(group: &GroupStatus) -> String {
+    let mut text = format!("security group {}\n", group.name);
+    for (word, list, none) in
+        [("ingress", &group.ingress, "nothing"), ("egress", &group.egress, "everything")]
+    {
+        if list.is_empty() {
+            text.push_str(&format!("{word}: {none}\n"));
+        }
+        for rule in list {
+            text.push_str(&format!("{word}: {rule}\n"));
+        }
+    }
+    for member in &group.members {
+        let addresses: Vec<String> = member.addresses.iter().map(ToString::to_string).collect();
+        text.push_str(&format!("member: {} ({})\n", member.name, addresses.join(", ")));
+    }
+    text
 }
 
 /// One event.

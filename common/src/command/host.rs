@@ -27,6 +27,7 @@ wire! {
     RouterCommand = "trivium.host.RouterCommand",
     RouterAnswer = "trivium.host.RouterAnswer",
     RollCommand = "trivium.host.RollCommand",
+    GroupsCommand = "trivium.host.GroupsCommand",
     ReportCommand = "trivium.host.ReportCommand",
     ReportAnswer = "trivium.host.ReportAnswer",
 }
@@ -156,6 +157,17 @@ impl fmt::Debug for RollCommand {
     }
 }
 
+/// Tells a host which packets its guests may send and get.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GroupsCommand {
+    /// All of its ports and their security groups, as JSON.
+    pub policy: String,
+    /// See [`Base`].
+    #[serde(flatten)]
+    pub base: Base,
+}
+
 /// Traffic of a NIC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Traffic {
@@ -195,6 +207,9 @@ pub struct Nic {
     /// Bridge on the host.
     #[serde(rename = "name")]
     pub bridge: String,
+    /// Security groups guard it: it is not plugged before its host was told of them ([`GroupsCommand`]).
+    #[serde(default)]
+    pub guarded: bool,
 }
 
 /// From what a VM boots.

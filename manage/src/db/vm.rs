@@ -370,8 +370,13 @@ fn nics(transaction: &Transaction<'_>, zone: &Zone, owner: &Owner, id: i64) -> R
     match owner {
         Owner::Network(name) => {
             let Some(network) = zone.network(name) else { return Ok(()) };
-            fixed(transaction, id, 0, Traffic::Guest, &format!("guest/{name}"), network.gateway, None)?;
+            fixed(transaction, id, 0, Traffic::Guest, &format!("guest/{name}"), network.router(), None)?;
             fixed(transaction, id, 1, Traffic::Control, "control", control, None)?;
+            if network.is_guarded() {
+                // It has no public NIC, or has it no longer.
+                transaction.execute("DELETE FROM nic WHERE vm = ?1 AND device = 2", [id])?;
+                return Ok(());
+            }
             match network.source_nat {
                 Some(address) => fixed(transaction, id, 2, Traffic::Public, "public", address, None),
                 None => from_range(transaction, zone, id, 2, Traffic::Public, &zone.public),

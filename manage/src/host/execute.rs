@@ -11,8 +11,9 @@ use common::{
         agent::{Answer, unsupported},
         host::{
             CheckSshAnswer, CheckSshCommand, DeliverCertificateCommand, GetVncPortAnswer, GetVncPortCommand,
-            ModifySshKeysCommand, PingRoutingCommand, ReportAnswer, ReportCommand, RollCommand, RouterAnswer,
-            RouterCommand, StartAnswer, StartCommand, StartupRoutingCommand, StopAnswer, StopCommand,
+            GroupsCommand, ModifySshKeysCommand, PingRoutingCommand, ReportAnswer, ReportCommand,
+            RollCommand, RouterAnswer, RouterCommand, StartAnswer, StartCommand, StartupRoutingCommand,
+            StopAnswer, StopCommand,
         },
     },
 };
@@ -76,6 +77,7 @@ impl Resource for Host {
         match command.class.as_str() {
             ModifySshKeysCommand::CLASS => keys(self, &command),
             RollCommand::CLASS => roll(self, &command),
+            GroupsCommand::CLASS => groups(self, &command).await,
             StartCommand::CLASS => start(self, &command).await,
             StopCommand::CLASS => stop(self, &command).await,
             CheckSshCommand::CLASS => check_ssh(self, &command).await,
@@ -121,6 +123,15 @@ fn roll(host: &Host, command: &Message) -> Message {
     let done = serde_json::from_str::<Roll>(&told.roll)
         .map_err(|error| HostError::Join(format!("list of votes: {error}")))
         .and_then(|_| write_private(&guard::roll_file(&host.state), told.roll.as_bytes()));
+    Message::wrap(&Answer { answer: outcome(&done) })
+}
+
+async fn groups(host: &Host, command: &Message) -> Message {
+    let told: GroupsCommand = read!(command);
+    let done = host.groups.take(&told.policy).await;
+    if let Err(error) = &done {
+        tracing::warn!("{error}");
+    }
     Message::wrap(&Answer { answer: outcome(&done) })
 }
 

@@ -38,7 +38,10 @@ pub(crate) use record::write_private;
 use ssh::Ssh;
 pub(crate) use start::end_system_vms;
 
-use crate::fence::guard::{self, Word};
+use crate::{
+    fence::guard::{self, Word},
+    groups::Keeper,
+};
 
 /// How long a start waits for the guard to hold.
 const HOLD: Duration = Duration::from_secs(10);
@@ -105,6 +108,9 @@ pub(crate) enum HostError {
     /// Stopped while it started.
     #[error("{0} was stopped while it started")]
     Stopped(String),
+    /// Security groups.
+    #[error("{0}")]
+    Groups(String),
     /// This host could not join.
     #[error("{0}")]
     Join(String),
@@ -136,6 +142,8 @@ pub(crate) struct Host {
     accelerator: OnceCell<Accelerator>,
     /// How often this host had been fenced when it connected last.
     epoch: AtomicU64,
+    /// What its guests may send and get.
+    groups: Keeper,
     /// One start, stop or command at a time for each VM.
     turns: Mutex<HashMap<String, VmTurns>>,
 }
@@ -212,7 +220,10 @@ pub(crate) async fn run(state: &Path, join_file: Option<&Path>) -> Result<(), Ho
     // Found out now rather than at the first VM.
     Folder::new(&state, "i-2-65535-VM")?;
     let membership = join::membership(&state, join_file).await?;
+    let running = record::all(&state).into_iter().filter_map(|folder| start::known(&folder));
+    let running = running.filter(record::Record::is_alive).map(|record| record.vm);
     let host = Arc::new(Host {
+        groups: Keeper::open(&state, running).await,
         name: membership.host.clone(),
         address: membership.address.clone(),
         place: (membership.zone, membership.pod),

@@ -5,7 +5,8 @@ use std::{path::Path, process::Stdio, time::Duration};
 use common::command::host::{Traffic, VirtualMachine};
 use tokio::process::Command;
 
-use super::{HostError, qemu::tap};
+use super::HostError;
+use crate::machine::tap;
 
 /// Address of every host on its control network (router contract 1.5).
 const CONTROL: &str = "169.254.0.1/16";
@@ -18,7 +19,7 @@ pub(super) async fn plug(vm: &VirtualMachine) -> Result<(), HostError> {
         if nic.traffic == Traffic::Control {
             ip(&["address", "replace", CONTROL, "dev", &nic.bridge]).await?;
         }
-        let tap = tap(vm, nic.device_id);
+        let tap = tap(vm.id, nic.device_id);
         if !exists(&tap) {
             ip(&["tuntap", "add", "dev", &tap, "mode", "tap"]).await?;
         }
@@ -30,7 +31,7 @@ pub(super) async fn plug(vm: &VirtualMachine) -> Result<(), HostError> {
 /// Removes the taps of a VM that does not run; goes on after an error.
 pub(super) async fn unplug(vm: &VirtualMachine) {
     for nic in &vm.nics {
-        let tap = tap(vm, nic.device_id);
+        let tap = tap(vm.id, nic.device_id);
         if exists(&tap)
             && let Err(error) = ip(&["link", "delete", "dev", &tap]).await
         {

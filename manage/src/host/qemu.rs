@@ -5,6 +5,7 @@ use std::path::Path;
 use common::command::host::{Boot, VirtualMachine};
 
 use super::{accel::Accelerator, record::Folder};
+use crate::machine::tap;
 
 /// Program that runs a VM.
 pub(super) const QEMU: &str = "qemu-system-x86_64";
@@ -20,11 +21,6 @@ pub(super) struct Place<'a> {
     pub(super) console_address: &'a str,
     /// Whether the kernel can carry packets without going through QEMU.
     pub(super) vhost: bool,
-}
-
-/// The tap of a NIC: number of the VM and of the NIC.
-pub(super) fn tap(vm: &VirtualMachine, device: u32) -> String {
-    format!("vm{}-{device}", vm.id)
 }
 
 /// Arguments of [`QEMU`]. QEMU puts itself in the background and lives on without this program.
@@ -70,7 +66,7 @@ pub(super) fn arguments(vm: &VirtualMachine, folder: &Folder, place: &Place<'_>)
     nics.sort_by_key(|nic| nic.device_id);
     let vhost = if place.vhost { "on" } else { "off" };
     for nic in nics {
-        let (id, tap) = (nic.device_id, tap(vm, nic.device_id));
+        let (id, tap) = (nic.device_id, tap(vm.id, nic.device_id));
         line.two("-netdev", &format!("tap,id=net{id},ifname={tap},script=no,downscript=no,vhost={vhost}"));
         line.two("-device", &format!("virtio-net-pci,netdev=net{id},mac={},romfile=", nic.mac));
     }
@@ -112,6 +108,7 @@ mod tests {
             gateway: None,
             default_nic: false,
             bridge: "br0".to_owned(),
+            guarded: false,
         };
         VirtualMachine {
             id: 7,

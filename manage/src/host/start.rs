@@ -59,7 +59,7 @@ pub(super) async fn start(host: &Host, vm: VirtualMachine, epoch: u64) -> Result
             let mut record = boot(host, &folder, vm, old.and_then(|r| r.image)).await?;
             if let Err(error) = host.may_start(epoch).await {
                 end(&folder, &record).await;
-                clear(&folder, &mut record).await;
+                clear(host, &folder, &mut record).await;
                 return Err(error);
             }
             clock.step("1 QEMU");
@@ -71,7 +71,7 @@ pub(super) async fn start(host: &Host, vm: VirtualMachine, epoch: u64) -> Result
     }
     if let Err(error) = prepare(host, &folder, &record.vm, &mut clock).await {
         end(&folder, &record).await;
-        clear(&folder, &mut record).await;
+        clear(host, &folder, &mut record).await;
         return Err(error);
     }
     record.ready = true;
@@ -109,6 +109,7 @@ async fn boot(
     if let Some(password) = &vm.vnc_password {
         write_private(&folder.console_secret(), password.as_bytes())?;
     }
+    host.groups.plug(&vm).await?;
     net::plug(&vm).await?;
     for stale in [folder.pid_file(), folder.agent(), folder.qmp(), folder.ssh()] {
         let _ = fs::remove_file(stale);
@@ -269,7 +270,7 @@ pub(super) async fn stop(host: &Host, name: &str, force: bool) -> Result<(), Hos
         }
         end(&folder, &record).await;
     }
-    clear(&folder, &mut record).await;
+    clear(host, &folder, &mut record).await;
     Ok(())
 }
 
@@ -313,8 +314,9 @@ async fn ended(record: &Record, limit: Duration) -> bool {
 }
 
 /// Takes back what a VM that has ended had.
-pub(super) async fn clear(folder: &Folder, record: &mut Record) {
+pub(super) async fn clear(host: &Host, folder: &Folder, record: &mut Record) {
     net::unplug(&record.vm).await;
+    host.groups.unplug(&record.vm).await;
     record.process = None;
     record.ready = false;
     record.console_port = None;

@@ -5,7 +5,7 @@ use std::{
     fs::OpenOptions,
     io::{Read, Seek, SeekFrom},
     sync::atomic::Ordering,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use common::{
@@ -18,6 +18,8 @@ use crate::fence::guard;
 
 /// Between two looks at the processes.
 const TICK: Duration = Duration::from_millis(500);
+/// Between two looks at the packet filter.
+const RULES: Duration = Duration::from_secs(10);
 /// A serial console's log is cut when it is longer than this; its end is kept beside it.
 const SERIAL_LIMIT: u64 = 4 * 1024 * 1024;
 /// How much of the end is kept.
@@ -36,6 +38,7 @@ pub(super) fn adopt(host: &Host) {
 pub(super) async fn watch(host: std::sync::Arc<Host>, agent: AgentHandle) {
     let mut before = host.report();
     let mut status = agent.status();
+    let mut looked = Instant::now();
     loop {
         tokio::select! {
             () = tokio::time::sleep(TICK) => {}
@@ -46,6 +49,10 @@ pub(super) async fn watch(host: std::sync::Arc<Host>, agent: AgentHandle) {
             }
         }
         keep_guard(&host, &agent).await;
+        if looked.elapsed() > RULES {
+            host.groups.look().await;
+            looked = Instant::now();
+        }
         let folders = record::all(&host.state);
         for folder in &folders {
             tidy(&host, folder).await;
@@ -84,7 +91,7 @@ async fn tidy(host: &Host, folder: &Folder) {
         && !record.is_alive()
     {
         tracing::warn!("{name} has ended by itself");
-        start::clear(folder, &mut record).await;
+        start::clear(host, folder, &mut record).await;
     }
 }
 

@@ -30,18 +30,19 @@ pub(crate) struct Password {
 pub(crate) type Revoked<'a> = Option<&'a Rules>;
 
 /// The documents that bring a router from `old` to `new`, in the order of the contract
-/// (router contract 2.6). `mac` is that of its public NIC on `public`. All of `new` is in them, so
+/// (router contract 2.6). `mac` is that of its public NIC on `public`, where it has one. All of `new` is in them, so
 /// they may be sent any number of times.
 pub(crate) fn render(
     old: Revoked<'_>,
     new: &Rules,
-    mac: &str,
+    mac: Option<&str>,
     public: &Segment,
     passwords: &[Password],
 ) -> Vec<Document> {
     let empty = Rules::default();
     let old = old.unwrap_or(&empty);
-    let mut documents = vec![addresses(old, new, mac, public)];
+    let mut documents = Vec::new();
+    documents.extend(mac.map(|mac| addresses(old, new, mac, public)));
     documents.extend(firewall(old, new, |rule| rule.ingress.is_none()));
     documents.extend(static_nats(old, new));
     documents.extend(firewall(old, new, |rule| rule.ingress.is_some()));
@@ -144,7 +145,7 @@ fn forwards(old: &Rules, new: &Rules) -> Option<Document> {
 fn dhcp(mac: &str, guest: &GuestEntry, remove: bool) -> Document {
     let body = json!({
         "host_name": guest.name, "mac_address": mac, "ipv4_address": guest.ip,
-        "ipv6_duid": format!("00:03:00:01:{mac}"), "dns_addresses": guest.gateway,
+        "ipv6_duid": format!("00:03:00:01:{mac}"), "dns_addresses": guest.resolver.unwrap_or(guest.gateway),
         "default_gateway": guest.gateway, "default_entry": true, "remove": remove,
     });
     document("vm_dhcp_entry", "dhcpentry", body)

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     db::{Owner, Vm},
     index::Index,
-    zone::{Filter, Network, Ports, Protocol},
+    zone::{Filter, Network, NetworkKind, Ports, Protocol},
 };
 
 /// Everything that a router of an isolated network holds.
@@ -80,8 +80,11 @@ pub(crate) struct GuestEntry {
     pub(crate) public_ip: Ipv4Addr,
     /// Name of the zone.
     pub(crate) zone: String,
-    /// Gateway and resolver of its network.
+    /// Gateway of its network, and resolver unless there is another one.
     pub(crate) gateway: Ipv4Addr,
+    /// Its resolver, where that is not the gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) resolver: Option<Ipv4Addr>,
 }
 
 impl Rules {
@@ -89,6 +92,7 @@ impl Rules {
     pub(crate) fn of(index: &Index<'_>, router: &Vm) -> Option<Self> {
         let Owner::Network(name) = &router.owner else { return None };
         let network = index.network(name)?;
+        let NetworkKind::Isolated = network.kind else { return Some(basic(index, network)) };
         let source_nat = router.address(Traffic::Public)?;
         let static_nats: BTreeMap<_, _> = network.static_nats.iter().map(|n| (n.address, n.to)).collect();
         Some(Self {
@@ -120,6 +124,7 @@ impl Rules {
                         public_ip: own.map_or(source_nat, |(outside, _)| *outside),
                         zone: index.zone.name.clone(),
                         gateway: network.gateway,
+                        resolver: None,
                     };
                     Some((vm.nics.first()?.mac.clone(), entry))
                 })
@@ -127,6 +132,30 @@ impl Rules {
             static_nats,
         })
     }
+}
+
+/// What the router of a basic network holds: its guests, and the operator's own.
+fn basic(index: &Index<'_>, network: &Network) -> Rules {
+    let entry = |name: &str, ip: Ipv4Addr, uuid: &str| GuestEntry {
+        name: name.to_owned(),
+        ip,
+        uuid: uuid.to_owned(),
+        user_data: None,
+        public_key: None,
+        public_ip: ip,
+        zone: index.zone.name.clone(),
+        gateway: network.gateway,
+        resolver: Some(network.router()),
+    };
+    let guests = index.members(&network.name).iter().filter_map(|guest| {
+        let vm = index.vm(&Owner::Guest(guest.name.clone()))?;
+        let known = entry(&guest.name, guest.address, &vm.uuid);
+        let (user_data, public_key) = (guest.user_data.clone(), guest.public_key.clone());
+        Some((vm.nics.first()?.mac.clone(), GuestEntry { user_data, public_key, ..known }))
+    });
+    let ports = index.ports(&network.name).iter();
+    let ports = ports.map(|port| (port.mac.clone(), entry(&port.name, port.address, &port.name)));
+    Rules { guests: guests.chain(ports).collect(), ..Rules::default() }
 }
 
 fn addresses(

@@ -26,7 +26,7 @@ fn of_kind(documents: &[Document], name: &str) -> Vec<Value> {
 fn documents_come_in_the_contracts_order_and_form() {
     let zone = example();
     let password = Password { ip: "10.1.1.20".parse().unwrap(), password: "Abc123!".to_owned() };
-    let documents = render(None, &rules(&zone), "1e:02:00:00:00:01", &zone.public, &[password]);
+    let documents = render(None, &rules(&zone), Some("1e:02:00:00:00:01"), &zone.public, &[password]);
     let names: Vec<_> = documents.iter().map(|d| d.name).collect();
     assert_eq!(
         names,
@@ -81,7 +81,7 @@ fn what_the_zone_has_no_longer_is_revoked() {
     zone.networks[0].egress.clear();
     zone.networks[0].forwards.clear();
     zone.guests.clear();
-    let documents = render(Some(&before), &rules(&zone), "1e:02:00:00:00:01", &zone.public, &[]);
+    let documents = render(Some(&before), &rules(&zone), Some("1e:02:00:00:00:01"), &zone.public, &[]);
     let egress = &of_kind(&documents, "firewall_rules")[0]["rules"];
     assert!(egress.as_array().unwrap().iter().all(|r| r["revoked"] == true), "{egress}");
     assert_eq!(egress.as_array().unwrap().len(), 2);
@@ -94,7 +94,7 @@ fn what_the_zone_has_no_longer_is_revoked() {
 fn a_network_that_allows_egress_says_so_with_rule_zero() {
     let mut zone = example();
     zone.networks[0].egress_allowed = true;
-    let documents = render(None, &rules(&zone), "1e:02:00:00:00:01", &zone.public, &[]);
+    let documents = render(None, &rules(&zone), Some("1e:02:00:00:00:01"), &zone.public, &[]);
     let egress = &of_kind(&documents, "firewall_rules")[0]["rules"][0];
     assert_eq!((&egress["id"], &egress["protocol"]), (&json!(0), &json!("all")));
     assert_eq!((&egress["source_cidr_list"], &egress["default_egress_policy"]), (&json!([]), &json!(true)));

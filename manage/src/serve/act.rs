@@ -17,7 +17,7 @@ use common::{
 use super::{
     Manage,
     answer::ask,
-    drive,
+    drive, groups,
     renew::{self, DAYS},
 };
 use crate::{
@@ -55,6 +55,9 @@ async fn start(manage: &Manage, vm: &Vm, host: &str) -> Result<(), String> {
     let machine = machine::build(&manage.zoned.zone(), vm, &manage.public_key)
         .ok_or_else(|| "the zone file has it no longer".to_owned())?;
     manage.zoned.db.place(vm.id, host).map_err(|error| error.to_string())?;
+    if machine.nics.iter().any(|nic| nic.guarded) {
+        groups::tell(manage, host).await?;
+    }
     manage.zoned.event(&vm.name, &format!("is started on {host}"));
     let command = StartCommand { vm: machine, base: Base::default() };
     let result = ask::<StartAnswer>(&agent, Message::wrap(&command), START).await;
@@ -153,9 +156,9 @@ async fn configure(manage: &Manage, vm: &Vm, host: &str, start_id: &str) -> Resu
     version(manage, vm, host).await?;
 
     let old: Option<Rules> = serde_json::from_str(&vm.applied).ok();
-    let public = vm.nics.iter().find(|nic| nic.traffic == Traffic::Public).ok_or("it has no public NIC")?;
+    let public = vm.nics.iter().find(|nic| nic.traffic == Traffic::Public).map(|nic| nic.mac.as_str());
     let words: Vec<_> = passwords.iter().map(|(_, _, password)| password.clone()).collect();
-    let documents = router::render(old.as_ref(), &rules, &public.mac, &zone.public, &words);
+    let documents = router::render(old.as_ref(), &rules, public, &zone.public, &words);
     let id = random_uuid();
     let name = format!("VR-{id}.cfg");
     let arguments = vec!["-c".to_owned(), format!("/var/cache/cloud/{name}")];

@@ -16,7 +16,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Manage, ServeError, act, apply, console, join, renew, status, template, vigil};
+use super::{Manage, ServeError, act, apply, console, groups, join, renew, status, template, vigil};
 use crate::{
     api::{LIMIT, Reply, Request, Script},
     db::{DbError, EVENTS, Kind, Vm, Wanted},
@@ -166,6 +166,7 @@ async fn carry_out(manage: &Arc<Manage>, request: Request) -> Result<serde_json:
         Request::Events { after } => {
             json(manage.zoned.db.events(EVENTS, after).map_err(|error| error.to_string())?)
         }
+        Request::Groups { name } => json(groups::list(manage, name.as_deref())?),
         Request::Plan => json(apply::plan(manage)?.1),
         Request::Apply { plan } => json(apply::apply(manage, &plan)?),
         Request::HostToken { host } => {

@@ -17,7 +17,7 @@ use common::{
     },
 };
 
-use super::{Manage, console, renew, store};
+use super::{Manage, console, groups, renew, store};
 use crate::db::Kind;
 
 /// Class of an SSVM's first command.
@@ -74,6 +74,7 @@ impl Manager for Door {
 
     async fn attached(&self, agent: &AttachedAgent) {
         self.0.zoned.event(agent.name(), &format!("agent is up, from {}", agent.address().ip()));
+        groups::forget(&self.0, agent.name());
         if who(agent.class()) == Some(Who::Ssvm) {
             tokio::spawn(store::attach_again(self.0.clone(), agent.clone()));
         }

@@ -9,7 +9,7 @@ use std::{
 use common::command::host::{Power, VmReport};
 use sha2::{Digest, Sha256};
 
-use super::{Failure, Manage, act, crew};
+use super::{Failure, Manage, act, crew, groups};
 use crate::{
     db::{DbError, Owner, Vm},
     fence,
@@ -54,6 +54,7 @@ pub(super) fn seconds() -> u64 {
 fn round(manage: &Arc<Manage>) -> Result<Vec<(Vm, Action)>, DbError> {
     let mut vms = manage.zoned.db.vms()?;
     make_sure(manage)?;
+    groups::look(manage, &vms);
     if crew::adjust(manage, &vms)? {
         vms = manage.zoned.db.vms()?;
     }

@@ -12,6 +12,7 @@ mod control;
 mod crew;
 mod door;
 mod drive;
+mod groups;
 mod join;
 mod page;
 mod renew;
@@ -207,6 +208,8 @@ struct Manage {
     seen: Mutex<Seen>,
     /// Whom the manager hears.
     links: Mutex<Links>,
+    /// What hosts were told of security groups.
+    told: groups::Told,
     /// The lists of votes, the manager's own first.
     rolls: RwLock<Vec<Roll>>,
     /// Not all is known yet of what runs where: see [`Db::is_unsure`].
@@ -272,6 +275,7 @@ pub(crate) async fn run(zone_file: &Path, state: &Path) -> Result<(), ServeError
         zoned: zoned.clone(),
         seen: Mutex::default(),
         links: Mutex::new(links),
+        told: groups::Told::default(),
         rolls: RwLock::new(rolls),
         unsure,
         poke: Notify::new(),

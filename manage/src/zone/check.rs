@@ -12,15 +12,15 @@ use std::{
 use ipnet::Ipv4Net;
 
 use super::{
-    Filter, Forward, Guest, GuestBoot, Host, Ingress, Management, Network, Placement, Ports, Protocol,
-    Segment, StaticNat, Store, StoreKind, System, Zone, ZoneError, wire,
+    Filter, Forward, Guest, GuestBoot, Host, Ingress, Management, Network, NetworkKind, Placement, Ports,
+    Protocol, Segment, StaticNat, Store, StoreKind, System, Zone, ZoneError, groups, wire,
 };
 
 use crate::fence::MOST_HOSTS;
 
-type Checked<T> = Result<T, ZoneError>;
+pub(super) type Checked<T> = Result<T, ZoneError>;
 
-fn wrong(key: impl Into<String>, value: impl Into<String>, reason: impl Display) -> ZoneError {
+pub(super) fn wrong(key: impl Into<String>, value: impl Into<String>, reason: impl Display) -> ZoneError {
     ZoneError::Value { key: key.into(), value: value.into(), reason: reason.to_string() }
 }
 
@@ -93,6 +93,8 @@ pub(super) fn zone(file: wire::ZoneFile, folder: &Path) -> Checked<Zone> {
         networks: each("network", file.network, |key, section| network(&key, section, &public))?,
         stores: each("store", file.store, |key, section| store(&key, section))?,
         guests: each("guest", file.guest, |key, section| guest(&key, section, folder))?,
+        ports: each("port", file.port, |key, section| groups::port(&key, section))?,
+        groups: each("security_group", file.security_group, |key, section| groups::group(&key, section))?,
         internal_sites: each("zone.internal_sites", head.internal_sites, |key, text| cidr(&key, &text))?,
         management,
         public,
@@ -118,6 +120,7 @@ pub(super) fn zone(file: wire::ZoneFile, folder: &Path) -> Checked<Zone> {
     }
     owners(&zone)?;
     members(&zone)?;
+    groups::check(&zone)?;
     Ok(zone)
 }
 
@@ -146,7 +149,8 @@ fn members(zone: &Zone) -> Checked<()> {
         };
         let key = format!("guest[{index}].address");
         inside(&key, guest.address, network.net)?;
-        if guest.address == network.gateway || !taken.insert((guest.network.as_str(), guest.address)) {
+        let own = [network.gateway, network.router()].contains(&guest.address);
+        if own || !taken.insert((guest.network.as_str(), guest.address)) {
             return Err(wrong(key, guest.address.to_string(), "already in use"));
         }
     }
@@ -218,6 +222,38 @@ fn network(key: &str, section: wire::NetworkSection, public: &Segment) -> Checke
         "deny" => false,
         other => return Err(wrong(format!("{key}.egress_default"), other, "must be allow or deny")),
     };
+    let kind = match (section.kind.as_str(), &section.router) {
+        ("isolated", None) => NetworkKind::Isolated,
+        ("isolated", Some(router)) => {
+            return Err(wrong(
+                format!("{key}.router"),
+                router,
+                "the router of an isolated network is its gateway",
+            ));
+        }
+        ("basic", router) => {
+            let (at, text) = (format!("{key}.router"), router.clone().unwrap_or_default());
+            let router = address(&at, &text)?;
+            inside(&at, router, net)?;
+            if router == gateway {
+                return Err(wrong(at, text, "is the gateway, which is the operator's in a basic network"));
+            }
+            NetworkKind::Basic { router }
+        }
+        (other, _) => return Err(wrong(format!("{key}.kind"), other, "must be isolated or basic")),
+    };
+    let translates = [
+        ("source_nat", section.source_nat.is_some()),
+        ("egress", !section.egress.is_empty()),
+        ("ingress", !section.ingress.is_empty()),
+        ("forward", !section.forward.is_empty()),
+        ("static_nat", !section.static_nat.is_empty()),
+    ];
+    if let (NetworkKind::Basic { .. }, Some((name, _))) = (kind, translates.iter().find(|(_, there)| *there))
+    {
+        let reason = "the router of a basic network passes nothing on; security groups say what may pass";
+        return Err(wrong(format!("{key}.{name}"), "", reason));
+    }
     let source_nat = public_address(format!("{key}.source_nat"), section.source_nat)?;
     let egress = each(&format!("{key}.egress"), section.egress, |key, rule| {
         if let Some(address) = &rule.address {
@@ -268,6 +304,7 @@ fn network(key: &str, section: wire::NetworkSection, public: &Segment) -> Checke
     })?;
     Ok(Network {
         name: word(&format!("{key}.name"), section.name)?,
+        kind,
         bridge: bridge(&format!("{key}.bridge"), section.bridge)?,
         net,
         gateway,
@@ -358,6 +395,8 @@ fn guest(key: &str, section: wire::GuestSection, folder: &Path) -> Checked<Guest
         network: section.network,
         mac: section.mac.map(|text| mac(&format!("{key}.mac"), &text)).transpose()?,
         address: address(&format!("{key}.address"), &section.address)?,
+        addresses: groups::addresses(&format!("{key}.addresses"), section.addresses)?,
+        groups: section.groups.into_iter().collect(),
         boot,
         memory_mib: memory(&format!("{key}.memory"), section.memory)?,
         user_data: section.user_data,
@@ -366,11 +405,15 @@ fn guest(key: &str, section: wire::GuestSection, folder: &Path) -> Checked<Guest
     })
 }
 
-fn each<T, U>(key: &str, list: Vec<T>, mut one: impl FnMut(String, T) -> Checked<U>) -> Checked<Vec<U>> {
+pub(super) fn each<T, U>(
+    key: &str,
+    list: Vec<T>,
+    mut one: impl FnMut(String, T) -> Checked<U>,
+) -> Checked<Vec<U>> {
     list.into_iter().enumerate().map(|(index, item)| one(format!("{key}[{index}]"), item)).collect()
 }
 
-fn unique<'a>(key: &str, names: impl Iterator<Item = &'a str>) -> Checked<()> {
+pub(super) fn unique<'a>(key: &str, names: impl Iterator<Item = &'a str>) -> Checked<()> {
     let mut seen = BTreeSet::new();
     for (index, name) in names.enumerate() {
         if !seen.insert(name) {
@@ -380,11 +423,11 @@ fn unique<'a>(key: &str, names: impl Iterator<Item = &'a str>) -> Checked<()> {
     Ok(())
 }
 
-fn address(key: &str, text: &str) -> Checked<Ipv4Addr> {
+pub(super) fn address(key: &str, text: &str) -> Checked<Ipv4Addr> {
     Ipv4Addr::from_str(text).map_err(|_| wrong(key, text, "not an IPv4 address"))
 }
 
-fn cidr(key: &str, text: &str) -> Checked<Ipv4Net> {
+pub(super) fn cidr(key: &str, text: &str) -> Checked<Ipv4Net> {
     let net =
         Ipv4Net::from_str(text).map_err(|_| wrong(key, text, "not an IPv4 subnet such as 10.1.1.0/24"))?;
     if net.trunc() != net {
@@ -393,7 +436,7 @@ fn cidr(key: &str, text: &str) -> Checked<Ipv4Net> {
     Ok(net)
 }
 
-fn inside(key: &str, address: Ipv4Addr, net: Ipv4Net) -> Checked<()> {
+pub(super) fn inside(key: &str, address: Ipv4Addr, net: Ipv4Net) -> Checked<()> {
     if net.contains(&address) && address != net.network() && address != net.broadcast() {
         return Ok(());
     }
@@ -417,7 +460,7 @@ fn protocol(key: &str, text: &str) -> Checked<Protocol> {
     }
 }
 
-fn ports(key: &str, text: &str) -> Checked<Ports> {
+pub(super) fn ports(key: &str, text: &str) -> Checked<Ports> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     match (first.trim().parse::<u16>(), last.trim().parse::<u16>()) {
         (Ok(first), Ok(last)) if first > 0 && first <= last => Ok(Ports { first, last }),
@@ -425,7 +468,7 @@ fn ports(key: &str, text: &str) -> Checked<Ports> {
     }
 }
 
-fn mac(key: &str, text: &str) -> Checked<String> {
+pub(super) fn mac(key: &str, text: &str) -> Checked<String> {
     let parts: Vec<&str> = text.split(':').collect();
     let fits = parts.len() == 6 && parts.iter().all(|p| p.len() == 2 && u8::from_str_radix(p, 16).is_ok());
     if !fits || u8::from_str_radix(parts[0], 16).is_ok_and(|first| first & 1 == 1) {
@@ -435,7 +478,7 @@ fn mac(key: &str, text: &str) -> Checked<String> {
 }
 
 /// Words end up in boot arguments, host names and file names.
-fn word(key: &str, text: String) -> Checked<String> {
+pub(super) fn word(key: &str, text: String) -> Checked<String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
     if text.is_empty() || text.len() > 63 || !text.chars().all(allowed) || text.starts_with(['-', '.']) {
         return Err(wrong(key, text, "must be 1 to 63 letters, digits, dots, dashes or underscores"));
@@ -443,7 +486,7 @@ fn word(key: &str, text: String) -> Checked<String> {
     Ok(text)
 }
 
-fn bridge(key: &str, text: String) -> Checked<String> {
+pub(super) fn bridge(key: &str, text: String) -> Checked<String> {
     if text.len() > 15 {
         return Err(wrong(key, text, "an interface name has at most 15 characters"));
     }

@@ -1,8 +1,8 @@
 //! What differs between two zones, and what that does.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use super::{Guest, Network, Zone};
+use super::{Guest, Network, SecurityGroup, Zone};
 
 /// What applying `new` over `old` does, a line each: `+` comes, `-` goes, `~` changes.
 ///
@@ -58,6 +58,33 @@ pub(crate) fn diff(old: &Zone, new: &Zone) -> Result<Vec<String>, String> {
             Line::Comes => vec!["+ guest NAME: it is started".to_owned()],
             Line::Goes => vec!["- guest NAME: it is stopped; its disk stays".to_owned()],
             Line::Both(a, b) => guest(a, b),
+        },
+    );
+    named(
+        &mut lines,
+        &old.ports,
+        &new.ports,
+        |port| &port.name,
+        |line| match line {
+            Line::Comes => vec!["+ port NAME: its host guards its tap, and its router is told".to_owned()],
+            Line::Goes => {
+                vec!["- port NAME: its tap is guarded no longer, and its router is told".to_owned()]
+            }
+            Line::Both(a, b) if a.groups != b.groups => {
+                vec![format!("~ port NAME: {}; hosts are told", moves(&a.groups, &b.groups))]
+            }
+            Line::Both(..) => vec!["~ port NAME: its host and router are told".to_owned()],
+        },
+    );
+    named(
+        &mut lines,
+        &old.groups,
+        &new.groups,
+        |group| &group.name,
+        |line| match line {
+            Line::Comes => vec!["+ security group NAME".to_owned()],
+            Line::Goes => vec!["- security group NAME".to_owned()],
+            Line::Both(a, b) => group(a, b),
         },
     );
     for (what, differs, effect) in [
@@ -146,7 +173,7 @@ fn named<T: PartialEq>(
 
 fn network(old: &Network, new: &Network) -> Vec<String> {
     let mut lines = Vec::new();
-    let boot = |n: &Network| (n.bridge.clone(), n.net, n.gateway, n.domain.clone(), n.source_nat);
+    let boot = |n: &Network| (n.bridge.clone(), n.net, n.gateway, n.domain.clone(), n.source_nat, n.kind);
     if boot(old) != boot(new) {
         lines.push(
             "~ network NAME: bridge, subnet, gateway, domain or source NAT address; when its VMs start again"
@@ -162,6 +189,7 @@ fn network(old: &Network, new: &Network) -> Vec<String> {
         gateway: old.gateway,
         domain: old.domain.clone(),
         source_nat: old.source_nat,
+        kind: old.kind,
         host_tag: old.host_tag.clone(),
         ..new.clone()
     };
@@ -171,12 +199,44 @@ fn network(old: &Network, new: &Network) -> Vec<String> {
     lines
 }
 
+/// What differs of a group, rule by rule.
+fn group(old: &SecurityGroup, new: &SecurityGroup) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (word, towards, old, new) in
+        [("ingress", "from", &old.ingress, &new.ingress), ("egress", "to", &old.egress, &new.egress)]
+    {
+        for rule in old.iter().filter(|rule| !new.contains(rule)) {
+            lines.push(format!("~ security group NAME: - {word} {}", rule.text(towards)));
+        }
+        for rule in new.iter().filter(|rule| !old.contains(rule)) {
+            lines.push(format!("~ security group NAME: + {word} {}", rule.text(towards)));
+        }
+    }
+    if lines.is_empty() {
+        lines.push("~ security group NAME: order of its rules".to_owned());
+    }
+    lines
+}
+
+/// The groups that somebody joins and leaves.
+fn moves(old: &BTreeSet<String>, new: &BTreeSet<String>) -> String {
+    let joins = new.difference(old).map(|name| format!("joins security group {name}"));
+    let leaves = old.difference(new).map(|name| format!("leaves security group {name}"));
+    joins.chain(leaves).collect::<Vec<_>>().join(", ")
+}
+
 fn guest(old: &Guest, new: &Guest) -> Vec<String> {
     let told =
         |g: &Guest| (g.address, g.mac.clone(), g.user_data.clone(), g.public_key.clone(), g.password.clone());
     let machine =
         |g: &Guest| (g.network.clone(), g.boot.clone(), g.memory_mib, g.mac.clone(), g.host_tag.clone());
     let mut lines = Vec::new();
+    if old.groups != new.groups {
+        lines.push(format!("~ guest NAME: {}; hosts are told", moves(&old.groups, &new.groups)));
+    }
+    if old.addresses != new.addresses {
+        lines.push("~ guest NAME: more addresses; hosts are told".to_owned());
+    }
     if told(old) != told(new) {
         lines.push("~ guest NAME: its router is told".to_owned());
     }

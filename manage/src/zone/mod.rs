@@ -5,20 +5,23 @@
 
 mod check;
 mod diff;
+mod groups;
 mod wire;
 
 pub(crate) use diff::diff;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
+
+use crate::groups::Rule;
 
 /// Why a zone file was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -75,12 +78,16 @@ pub(crate) struct Zone {
     pub(crate) public: Segment,
     /// Hosts by name.
     pub(crate) hosts: Vec<Host>,
-    /// Isolated networks; each has a router.
+    /// Networks; each has a router.
     pub(crate) networks: Vec<Network>,
     /// Secondary stores.
     pub(crate) stores: Vec<Store>,
     /// Guest VMs.
     pub(crate) guests: Vec<Guest>,
+    /// NICs of VMs that the operator runs.
+    pub(crate) ports: Vec<Port>,
+    /// Security groups.
+    pub(crate) groups: Vec<SecurityGroup>,
     /// CIDRs of internal sites from which the SSVM may download.
     pub(crate) internal_sites: Vec<Ipv4Net>,
 }
@@ -168,16 +175,30 @@ pub(crate) struct Host {
     pub(crate) memory_mib: Option<u64>,
 }
 
-/// An isolated network with its rules.
+/// What a network is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NetworkKind {
+    /// Behind its router.
+    Isolated,
+    /// On a segment that the operator routes; security groups guard its guests.
+    Basic {
+        /// Address of the router, which gives addresses, names and metadata.
+        router: Ipv4Addr,
+    },
+}
+
+/// A network with its rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Network {
     /// Name.
     pub(crate) name: String,
+    /// What it is.
+    pub(crate) kind: NetworkKind,
     /// Bridge on the hosts.
     pub(crate) bridge: String,
     /// Guest subnet.
     pub(crate) net: Ipv4Net,
-    /// Address of the router in it.
+    /// Gateway of its guests.
     pub(crate) gateway: Ipv4Addr,
     /// DNS domain.
     pub(crate) domain: String,
@@ -320,6 +341,10 @@ pub(crate) struct Guest {
     pub(crate) mac: Option<String>,
     /// Address in its network.
     pub(crate) address: Ipv4Addr,
+    /// More addresses that it may have.
+    pub(crate) addresses: BTreeSet<IpAddr>,
+    /// Its security groups.
+    pub(crate) groups: BTreeSet<String>,
     /// What it boots.
     pub(crate) boot: GuestBoot,
     /// Tag of the hosts on which it may run.
@@ -338,6 +363,38 @@ impl fmt::Debug for Guest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Guest({} {})", self.name, self.address)
     }
+}
+
+/// The NIC of a VM that the operator runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Port {
+    /// Name.
+    pub(crate) name: String,
+    /// Name of its network.
+    pub(crate) network: String,
+    /// Name of the host it is on.
+    pub(crate) host: String,
+    /// Interface there.
+    pub(crate) tap: String,
+    /// MAC address.
+    pub(crate) mac: String,
+    /// Address in its network.
+    pub(crate) address: Ipv4Addr,
+    /// More addresses that it may have.
+    pub(crate) addresses: BTreeSet<IpAddr>,
+    /// Its security groups.
+    pub(crate) groups: BTreeSet<String>,
+}
+
+/// A security group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SecurityGroup {
+    /// Name.
+    pub(crate) name: String,
+    /// What its members may get.
+    pub(crate) ingress: Vec<Rule>,
+    /// What they may send.
+    pub(crate) egress: Vec<Rule>,
 }
 
 /// What a guest boots.
@@ -395,6 +452,19 @@ impl Zone {
 }
 
 impl Network {
+    /// Address of its router among the guests.
+    pub(crate) fn router(&self) -> Ipv4Addr {
+        match self.kind {
+            NetworkKind::Isolated => self.gateway,
+            NetworkKind::Basic { router } => router,
+        }
+    }
+
+    /// Whether security groups guard its guests.
+    pub(crate) fn is_guarded(&self) -> bool {
+        matches!(self.kind, NetworkKind::Basic { .. })
+    }
+
     /// Public addresses that the rules of this network name.
     pub(crate) fn named_public(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
         let nats = self.static_nats.iter().map(|n| n.address);

@@ -20,6 +20,10 @@ pub(super) struct ZoneFile {
     pub store: Vec<StoreSection>,
     #[serde(default)]
     pub guest: Vec<GuestSection>,
+    #[serde(default)]
+    pub port: Vec<PortSection>,
+    #[serde(default)]
+    pub security_group: Vec<SecurityGroupSection>,
 }
 
 /// `[zone]`
@@ -162,18 +166,24 @@ pub(super) struct HostSection {
     pub memory: Option<u64>,
 }
 
-/// `[[network]]`: an isolated network with a router.
+/// `[[network]]`: a network of guests with a router.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NetworkSection {
     /// Name.
     pub name: String,
+    /// `isolated`: behind its router, which translates addresses. `basic`: on a segment of the operator's, who routes it;
+    /// its router gives addresses, names and metadata, and security groups guard its guests. `isolated`.
+    #[serde(default = "isolated")]
+    pub kind: String,
     /// Bridge on the hosts.
     pub bridge: String,
     /// Guest subnet.
     pub cidr: String,
-    /// Address of the router in it.
+    /// Gateway of the guests: address of the router in an isolated network, of the operator's router in a basic one.
     pub gateway: String,
+    /// Address of the router, in a basic network.
+    pub router: Option<String>,
     /// DNS domain of the guests.
     pub domain: String,
     /// Its router runs on hosts with this tag only.
@@ -276,6 +286,12 @@ pub(super) struct GuestSection {
     pub mac: Option<String>,
     /// Its address.
     pub address: String,
+    /// More addresses that it may have, IPv4 and IPv6, in a basic network.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+    /// Names of its security groups, in a basic network; nothing reaches a guest without any.
+    #[serde(default)]
+    pub groups: Vec<String>,
     /// Disk image below its own overlay; or `kernel`.
     pub disk: Option<String>,
     /// Kernel file; or `disk`.
@@ -296,6 +312,71 @@ pub(super) struct GuestSection {
     pub public_key: Option<String>,
     /// Password that the router hands out once.
     pub password: Option<String>,
+}
+
+/// `[[port]]`: the NIC of a VM in a basic network that the operator runs himself. Its security groups hold at the tap as
+/// long as it is in the file, whether the tap is there or not.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PortSection {
+    /// Name, and host name that the network's router gives it.
+    pub name: String,
+    /// Name of its network.
+    pub network: String,
+    /// Name of the host it is on.
+    pub host: String,
+    /// Interface on that host, which the operator puts under the network's bridge.
+    pub tap: String,
+    /// MAC address of the NIC.
+    pub mac: String,
+    /// Its address, which the network's router gives it.
+    pub address: String,
+    /// More addresses that it may have, IPv4 and IPv6.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+    /// Names of its security groups.
+    #[serde(default)]
+    pub groups: Vec<String>,
+}
+
+/// `[[security_group]]`: what guests of basic networks may get and send. Replies always pass.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SecurityGroupSection {
+    /// Name.
+    pub name: String,
+    /// `[[security_group.ingress]]`: what members may get; nothing else reaches them.
+    #[serde(default)]
+    pub ingress: Vec<GroupRuleSection>,
+    /// `[[security_group.egress]]`: what members may send; everything where none of a guest's groups has such a rule.
+    #[serde(default)]
+    pub egress: Vec<GroupRuleSection>,
+}
+
+/// A rule of a security group.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GroupRuleSection {
+    /// `tcp`, `udp`, `icmp` (of IPv4), `icmpv6` or `all`.
+    pub protocol: String,
+    /// `80` or `8000-8080`, for tcp and udp; all when absent.
+    pub ports: Option<String>,
+    /// Type, for icmp and icmpv6; all when absent.
+    #[serde(rename = "type")]
+    pub kind: Option<u8>,
+    /// Code, with a type; all when absent.
+    pub code: Option<u8>,
+    /// Source CIDRs of an ingress rule, IPv4 or IPv6. With no `groups` either: anywhere.
+    pub from: Option<Vec<String>>,
+    /// Destination CIDRs of an egress rule.
+    pub to: Option<Vec<String>>,
+    /// Names of groups whose members are meant, besides the CIDRs.
+    #[serde(default)]
+    pub groups: Vec<String>,
+}
+
+fn isolated() -> String {
+    "isolated".to_owned()
 }
 
 fn single() -> u32 {

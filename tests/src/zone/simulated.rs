@@ -22,9 +22,9 @@ use common::{
     command::{
         agent::{Answer, ReadyAnswer, ReadyCommand, unsupported},
         host::{
-            ModifySshKeysCommand, PingRoutingCommand, Power, ReportAnswer, ReportCommand, RollCommand,
-            RouterAnswer, RouterCommand, StartAnswer, StartCommand, StartupRoutingCommand, StopAnswer,
-            StopCommand, VmReport,
+            GroupsCommand, ModifySshKeysCommand, PingRoutingCommand, Power, ReportAnswer, ReportCommand,
+            RollCommand, RouterAnswer, RouterCommand, StartAnswer, StartCommand, StartupRoutingCommand,
+            StopAnswer, StopCommand, VmReport,
         },
     },
 };
@@ -300,7 +300,7 @@ impl Role for Machine {
 
     fn execute(&self, command: &Message) -> Message {
         match command.class.as_str() {
-            ModifySshKeysCommand::CLASS | RollCommand::CLASS => {
+            ModifySshKeysCommand::CLASS | RollCommand::CLASS | GroupsCommand::CLASS => {
                 Message::wrap(&Answer { answer: AnswerBase::ok() })
             }
             ReportCommand::CLASS => Message::wrap(&ReportAnswer { vms: self.vms(), base: AnswerBase::ok() }),

@@ -4,6 +4,7 @@ mod certificates;
 mod crew;
 mod faults;
 mod fence;
+mod groups;
 mod page;
 
 use std::{
