@@ -262,6 +262,21 @@ mod tests {
     }
 
     #[test]
+    fn the_router_of_a_basic_network_gets_no_public_nic() {
+        let zone = crate::zone::tests::with_basic();
+        let db = Db::in_memory().unwrap();
+        db.take_zone(&zone).unwrap();
+        let vms = db.vms().unwrap();
+        let router = vms.iter().find(|vm| vm.owner == Owner::Network("basic".to_owned())).unwrap();
+        assert_eq!(
+            render(&zone, router, "ssh-rsa AAAA").unwrap(),
+            "template=domP name=r-2-VM authorized_key=c3NoLXJzYSBBQUFB eth0ip=10.2.0.2 eth0mask=255.255.255.0 \
+             gateway=10.2.0.1 privateMtu=1500 domain=cs2.example cidrsize=24 dhcprange=10.2.0.1 eth1ip=169.254.1.2 \
+             eth1mask=255.255.0.0 type=dhcpsrvr disable_rp_filter=true dns1=192.0.2.53 logrotatefrequency=*:00:00"
+        );
+    }
+
+    #[test]
     fn a_guest_has_none() {
         assert_eq!(lines().len(), 3);
     }

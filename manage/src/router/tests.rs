@@ -124,3 +124,23 @@ fn rules_survive_the_database() {
     let text = serde_json::to_string(&rules).unwrap();
     assert_eq!(serde_json::from_str::<Rules>(&text).unwrap(), rules);
 }
+
+#[test]
+fn the_router_of_a_basic_network_knows_its_guests_alone() {
+    let zone = crate::zone::tests::with_basic();
+    let vms = vms(&zone);
+    let index = crate::index::Index::new(&zone, &vms);
+    let rules = Rules::of(&index, vms.iter().filter(|v| v.kind == Kind::Router).nth(1).unwrap()).unwrap();
+    let documents = render(None, &rules, None, &zone.public, &[]);
+    let names: Vec<_> = documents.iter().map(|d| d.name).collect();
+    assert_eq!(names, ["vm_dhcp_entry", "vm_metadata"]);
+    let entry = &of_kind(&documents, "vm_dhcp_entry")[0];
+    assert_eq!(
+        (&entry["ipv4_address"], &entry["mac_address"]),
+        (&json!("10.2.0.10"), &json!("02:00:00:00:00:0a"))
+    );
+    assert_eq!(
+        (&entry["dns_addresses"], &entry["default_gateway"]),
+        (&json!("10.2.0.2"), &json!("10.2.0.1"))
+    );
+}

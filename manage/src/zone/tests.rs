@@ -9,6 +9,11 @@ pub(crate) fn example() -> Zone {
     Zone::parse(EXAMPLE, Path::new("/zone")).unwrap()
 }
 
+/// The same with a basic network and a port in it.
+pub(crate) fn with_basic() -> Zone {
+    Zone::parse(&format!("{EXAMPLE}{BASIC}"), Path::new("/zone")).unwrap()
+}
+
 fn refused(find: &str, replace: &str) -> String {
     assert!(EXAMPLE.contains(find), "the example has no {find:?}");
     Zone::parse(&EXAMPLE.replacen(find, replace, 1), Path::new("/zone")).unwrap_err().to_string()
@@ -126,4 +131,103 @@ fn a_plan_says_what_differs_and_nothing_else() {
     }
     let refused = change("ping_interval = 60", "ping_interval = 61").unwrap_err();
     assert!(refused.starts_with("zone.ping_interval: cannot change while the manager runs"), "{refused}");
+}
+
+const BASIC: &str = r#"
+[[network]]
+name = "basic"
+kind = "basic"
+bridge = "br-basic"
+cidr = "10.2.0.0/24"
+gateway = "10.2.0.1"
+router = "10.2.0.2"
+domain = "cs2.example"
+[[security_group]]
+name = "web"
+[[security_group.ingress]]
+protocol = "tcp"
+ports = "80"
+from = ["10.0.0.0/8", "2001:db8::/32"]
+[[security_group]]
+name = "db"
+[[security_group.ingress]]
+protocol = "all"
+groups = ["web"]
+[[port]]
+name = "old1"
+network = "basic"
+host = "host1"
+tap = "vnet3"
+mac = "02:00:00:00:00:0a"
+address = "10.2.0.10"
+groups = ["web"]
+"#;
+
+#[test]
+fn groups_and_ports_are_checked_together() {
+    let parse = |find: &str, replace: &str| {
+        assert!(BASIC.contains(find), "no {find:?}");
+        Zone::parse(&format!("{EXAMPLE}{}", BASIC.replacen(find, replace, 1)), Path::new("/zone"))
+    };
+    let zone = parse("", "").unwrap();
+    let network = zone.network("basic").unwrap();
+    assert!(network.is_guarded() && network.router() == Ipv4Addr::new(10, 2, 0, 2));
+    assert_eq!(zone.groups[0].ingress[0].text("from"), "tcp 80 from 10.0.0.0/8, 2001:db8::/32");
+    for (find, replace, want) in [
+        (
+            "router = \"10.2.0.2\"",
+            "router = \"10.2.0.1\"",
+            "key network[1].router: \"10.2.0.1\": is the gateway",
+        ),
+        ("kind = \"basic\"", "kind = \"flat\"", "key network[1].kind: \"flat\": must be isolated or basic"),
+        ("kind = \"basic\"\n", "", "key network[1].router: \"10.2.0.2\": the router of an isolated network"),
+        ("router = ", "source_nat = \"203.0.113.9\"\nrouter = ", "key network[1].source_nat"),
+        ("protocol = \"all\"", "protocol = \"gre\"", "key security_group[1].ingress[0].protocol: \"gre\""),
+        (
+            "protocol = \"all\"",
+            "protocol = \"all\"\ntype = 8",
+            "key security_group[1].ingress[0].type: \"8\"",
+        ),
+        (
+            "protocol = \"all\"",
+            "protocol = \"icmp\"\ncode = 0",
+            "key security_group[1].ingress[0].code: \"0\": needs",
+        ),
+        (
+            "protocol = \"all\"",
+            "protocol = \"icmp\"\nfrom = [\"::/0\"]",
+            "ingress[0].from[0]: \"::/0\": icmp is of",
+        ),
+        (
+            "10.0.0.0/8",
+            "10.0.0.1/8",
+            "key security_group[0].ingress[0].from[0]: \"10.0.0.1/8\": has host bits",
+        ),
+        (
+            "groups = [\"web\"]\n[[port]]",
+            "groups = [\"wbe\"]\n[[port]]",
+            "key security_group[1].ingress[0].groups: \"wbe\"",
+        ),
+        (
+            "network = \"basic\"",
+            "network = \"net1\"",
+            "key port[0].network: \"net1\": no [[network]] of kind basic",
+        ),
+        ("host = \"host1\"", "host = \"host9\"", "key port[0].host: \"host9\": no [[host]]"),
+        ("\"vnet3\"", "\"vm3-0\"", "key port[0].tap: \"vm3-0\": names such as vm7-0"),
+        ("10.2.0.10", "10.2.0.2", "key port[0].address: \"10.2.0.2\": already in use"),
+        ("10.2.0.10", "10.3.0.10", "key port[0].address: \"10.3.0.10\": not a host address"),
+    ] {
+        let error = parse(find, replace).unwrap_err().to_string();
+        assert!(error.contains(want), "{error}\nlacks: {want}");
+    }
+    let before = parse("", "").unwrap();
+    let other = parse("ports = \"80\"", "ports = \"443\"").unwrap();
+    assert_eq!(
+        diff(&before, &other).unwrap(),
+        [
+            "~ security group web: - ingress tcp 80 from 10.0.0.0/8, 2001:db8::/32",
+            "~ security group web: + ingress tcp 443 from 10.0.0.0/8, 2001:db8::/32"
+        ]
+    );
 }
