@@ -43,7 +43,12 @@ pub(super) async fn unplug(vm: &VirtualMachine) {
 async fn bridge(name: &str) -> Result<(), HostError> {
     if !exists(name) {
         tracing::info!("making bridge {name}");
-        let made = ip(&["link", "add", "name", name, "type", "bridge", "forward_delay", "0"]).await;
+        // Without a MAC of its own it has the lowest of its ports': whoever knows the host by it loses it for half a
+        // minute when a VM comes or goes.
+        let [a, b, c, d, e]: [u8; 5] = rand::random();
+        let mac = format!("02:{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}");
+        let made =
+            ip(&["link", "add", "name", name, "address", &mac, "type", "bridge", "forward_delay", "0"]).await;
         // Another VM that starts at the same time may have been faster.
         if !exists(name) {
             made?;
