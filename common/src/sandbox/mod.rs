@@ -1,5 +1,6 @@
 //! What a serve process may still do: its own user, no new privileges, only the folders it was given
-//! (landlock), and no system calls beyond those a network server needs (seccomp).
+//! (landlock), and no system calls beyond those a network server needs (seccomp). And what of root's
+//! privileges a core keeps ([`keep_privileges`]).
 
 mod calls;
 
@@ -9,7 +10,9 @@ use landlock::{
     ABI, Access as _, AccessFs, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus,
     path_beneath_rules,
 };
-use rustix::thread;
+use rustix::thread::{self, CapabilitySets};
+
+pub use rustix::thread::CapabilitySet;
 
 use crate::paths::Paths;
 
@@ -58,6 +61,9 @@ pub enum SandboxError {
     /// New privileges cannot be ruled out.
     #[error("cannot rule out new privileges: {0}")]
     Privileges(io::Error),
+    /// Privileges of root cannot be given up.
+    #[error("cannot give up privileges: {0}")]
+    Capabilities(io::Error),
     /// The folders cannot be limited.
     #[error("cannot limit the folders: {0}")]
     Landlock(#[from] landlock::RulesetError),
@@ -107,6 +113,53 @@ impl Sandbox {
     }
 }
 
+/// What the core of every role needs: the files of others, their processes, the network.
+pub const CORE: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::DAC_READ_SEARCH)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::NET_BIND_SERVICE)
+    .union(CapabilitySet::NET_ADMIN)
+    .union(CapabilitySet::NET_RAW);
+
+/// [`keep_privileges`] for a core: what cannot be given up is kept, and the log says so, since a VM that does
+/// nothing helps nobody.
+pub fn keep_only(keep: CapabilitySet) {
+    if let Err(error) = keep_privileges(keep) {
+        tracing::warn!(%error, "this core has all privileges of root");
+    }
+}
+
+/// Gives up every privilege of root but these, for good, for the calling thread and all that it starts later,
+/// programs included: to be called first thing in `main`, before any runtime. Who is not root has none.
+///
+/// # Errors
+/// Where one cannot be given up.
+pub fn keep_privileges(keep: CapabilitySet) -> Result<(), SandboxError> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let wrong = |error: rustix::io::Errno| SandboxError::Capabilities(error.into());
+    for privilege in CapabilitySet::all().difference(keep).iter() {
+        match thread::remove_capability_from_bounding_set(privilege) {
+            // The kernel does not know it.
+            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+            Err(error) => return Err(wrong(error)),
+        }
+    }
+    let held = thread::capabilities(None).map_err(wrong)?;
+    let sets = CapabilitySets {
+        effective: held.effective & keep,
+        permitted: held.permitted & keep,
+        inheritable: CapabilitySet::empty(),
+    };
+    thread::set_capabilities(None, sets).map_err(wrong)
+}
+
 fn become_user(user: User) -> io::Result<()> {
     let (uid, gid) = (rustix::process::Uid::from_raw(user.uid), rustix::process::Gid::from_raw(user.gid));
     thread::set_thread_groups(&[])?;
@@ -130,6 +183,26 @@ mod tests {
         fs::write(paths.at("/etc/passwd"), "root:x:0:0::/root:/x\nserve:x:901:902::/:/x\n").unwrap();
         assert_eq!(User::named(&paths, "serve").unwrap(), Some(User { uid: 901, gid: 902 }));
         assert_eq!(User::named(&paths, "other").unwrap(), None);
+    }
+
+    #[test]
+    fn programs_of_a_core_have_its_privileges_and_no_more() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let status = spawn(|| {
+            keep_privileges(CORE).unwrap();
+            let own = fs::read_to_string("/proc/thread-self/status").unwrap();
+            let theirs = Command::new("cat").arg("/proc/self/status").output().unwrap().stdout;
+            [own, String::from_utf8(theirs).unwrap()]
+        });
+        let expected = format!("{:016x}", CORE.bits());
+        for status in status.join().unwrap() {
+            for set in ["CapEff", "CapPrm", "CapBnd"] {
+                let line = status.lines().find_map(|line| line.strip_prefix(set)?.strip_prefix(":\t"));
+                assert_eq!(line, Some(expected.as_str()), "{set}: {status}");
+            }
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ use common::{
     handover::{self, Event},
     health::Health,
     paths::Paths,
-    sandbox::User,
+    sandbox::{self, User},
     shim,
 };
 use tokio::sync::mpsc;
@@ -92,6 +92,7 @@ impl Proxy {
 /// # Errors
 /// Where the core cannot start.
 pub fn run(paths: &Paths) -> Result<(), Error> {
+    sandbox::keep_only(sandbox::CORE);
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(core(paths))
 }
 

@@ -18,7 +18,12 @@ mod zip;
 
 use std::{io, sync::Arc, time::Duration};
 
-use common::{boot, handover, paths::Paths, sandbox::User, shim, timeline};
+use common::{
+    boot, handover,
+    paths::Paths,
+    sandbox::{self, CapabilitySet, User},
+    shim, timeline,
+};
 use tokio::{
     io::AsyncReadExt as _,
     signal::unix::{SignalKind, signal},
@@ -86,9 +91,20 @@ fn io_error(what: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Io { what, source }
 }
 
+/// What it keeps of root's privileges, for the daemons that it looks after (FRR, HAProxy, keepalived, conntrackd)
+/// and to read an ISO.
+const PRIVILEGES: CapabilitySet = sandbox::CORE
+    .union(CapabilitySet::SYS_ADMIN)
+    .union(CapabilitySet::SYS_CHROOT)
+    .union(CapabilitySet::SYS_MODULE)
+    .union(CapabilitySet::SYS_NICE)
+    .union(CapabilitySet::SYS_RESOURCE)
+    .union(CapabilitySet::IPC_LOCK);
+
 /// Runs until the service is stopped. Stopping leaves the network as it is.
 pub fn run(paths: &Paths) -> Result<(), Error> {
     common::log::init();
+    sandbox::keep_only(PRIVILEGES);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

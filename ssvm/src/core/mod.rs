@@ -33,7 +33,7 @@ use common::{
     handover::{self, Event},
     health::Health,
     paths::Paths,
-    sandbox::User,
+    sandbox::{self, CapabilitySet, User},
     shim,
 };
 use futures_util::future::join_all;
@@ -99,6 +99,8 @@ pub(crate) struct Core {
 /// # Errors
 /// Where the boot arguments or the sockets are missing.
 pub(crate) fn run(paths: &Paths) -> Result<(), CoreError> {
+    // Stores are mounted.
+    sandbox::keep_only(sandbox::CORE.union(CapabilitySet::SYS_ADMIN));
     let identity = boot::load(paths)?;
     tokio::runtime::Runtime::new()?.block_on(core(paths, identity))
 }

@@ -129,6 +129,21 @@ fn check(role: Role) -> (Lab, Vm) {
     }
     assert_eq!(field(&mut agent, "core", "Uid:"), "0");
     assert_eq!(field(&mut agent, "serve", "Uid:"), "901", "serve has no privileges");
+    for (name, value) in [("CapEff:", "0000000000000000"), ("NoNewPrivs:", "1"), ("Seccomp:", "2")] {
+        assert_eq!(field(&mut agent, "serve", name), value, "{name}");
+    }
+    // Files of others, their processes, and the network; besides, as a bit each.
+    let (module, chroot, admin, nice, resource, lock) =
+        (1 << 16, 1 << 18, 1 << 21, 1 << 23, 1 << 24, 1 << 14);
+    let kept = 0x34ff_u64
+        | match role {
+            Role::Router => module | chroot | admin | nice | resource | lock,
+            Role::SecondaryStorage => admin,
+            Role::ConsoleProxy => 0,
+        };
+    for set in ["CapEff:", "CapBnd:"] {
+        assert_eq!(field(&mut agent, "core", set), format!("{kept:016x}"), "{set}");
+    }
     let mut running =
         set(&["chronyd", "qemu-ga", "s6-log", "s6-supervise", "s6-svscan", "sshd", role.name()]);
     let mut open = set(&["tcp 3922"]);
