@@ -5,22 +5,25 @@
 //! [`Header`]. A bundle is the same in the order of a stream: header, data, tree. Which slot is started
 //! stands in the last block of the state partition ([`Choice`]), which no file system covers. The first
 //! stage (`image/initrd/init`) reads both, counts the attempt before it makes it, and says in
-//! [`Running`] what it did.
+//! [`Running`] what it did. The programs of the other slot alone can be taken over while the machine runs
+//! ([`take_over`]).
 
 mod choice;
 mod header;
+mod programs;
 mod receive;
 mod running;
 mod trial;
 
 use std::{
-    fs::OpenOptions,
+    fs::{self, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     path::Path,
 };
 
 pub use choice::{Choice, Slot};
 pub use header::{Header, HeaderError, MAGIC};
+pub use programs::{ProgramsError, take_over};
 pub use receive::{Receiver, Verdict, verdict};
 pub use running::Running;
 pub use trial::confirm;
@@ -72,6 +75,9 @@ pub fn status(paths: &Paths) -> String {
     let Ok(running) = Running::load(paths) else { return String::new() };
     let trial = if running.trial { ", on trial" } else { "" };
     let mut text = format!("root: {} in slot {}{trial}\n", running.version, running.slot);
+    if let Some(version) = programs::taken_over(paths) {
+        text.push_str(&format!("programs: those of {version}, until the next start\n"));
+    }
     let choice = read_last(&running.choice).ok().and_then(|block| Choice::parse(&block));
     match choice {
         Some(Choice { attempt: Some(slot), left: 1.., .. }) => {
@@ -88,6 +94,12 @@ pub fn status(paths: &Paths) -> String {
         Some(verdict) => text + &format!("bundle: {verdict}\n"),
         None => text,
     }
+}
+
+/// The key that bundles for this image are signed with.
+fn key(paths: &Paths) -> Option<Vec<u8>> {
+    let text = fs::read_to_string(paths.at("/opt/trivium/bundle.pub")).ok()?;
+    hex::decode(text.trim()).ok()
 }
 
 /// The last block of a partition.

@@ -2,14 +2,14 @@
 
 use std::{
     fmt,
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::{self, Write as _},
 };
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{BLOCK, Header, MAGIC, Running, write_last};
+use super::{BLOCK, Header, MAGIC, Running, key, write_last};
 use crate::{paths::Paths, persist};
 
 /// Version of [`Verdict`] on disk.
@@ -126,10 +126,7 @@ fn begin(paths: &Paths, block: Vec<u8>) -> Result<Slot, Verdict> {
         return Err(Verdict::Stock);
     }
     let refused = |why: String| Verdict::Refused(why);
-    let key = fs::read_to_string(paths.at("/opt/trivium/bundle.pub"))
-        .ok()
-        .and_then(|text| hex::decode(text.trim()).ok())
-        .ok_or_else(|| refused("this image has no key for bundles".into()))?;
+    let key = key(paths).ok_or_else(|| refused("this image has no key for bundles".into()))?;
     let header = Header::verify(&block, &key).map_err(|error| refused(error.to_string()))?;
     let running = Running::load(paths).map_err(|error| refused(error.to_string()))?;
     if header.root == running.root {

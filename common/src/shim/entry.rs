@@ -20,7 +20,7 @@ const COMMAND: Duration = Duration::from_secs(600);
 const CORE: Duration = Duration::from_secs(15);
 
 const HELP: &str = "\
-Commands: status, logs [service], timeline, help, systemctl start|stop|restart|status <service>,
+Commands: status, logs [service], timeline, replace, help, systemctl start|stop|restart|status <service>,
 rules, explain <packet>, diff <document>, metrics (router), sessions, cut <number> (console proxy),
 and the scripts below /opt/cloud/bin.
 There is no shell in this VM.
@@ -106,6 +106,7 @@ fn answer(paths: &Paths, call: Call) -> Reply {
         Call::Status => service::status(paths),
         Call::Logs { service } => service::logs(paths, service.as_deref()),
         Call::Timeline => Reply::ok(timeline::read(paths)),
+        Call::Replace => local::replace(paths),
         Call::Core(words) => core(paths, words),
         Call::Help | Call::Receive { .. } | Call::Send { .. } | Call::Sftp => Reply::ok(HELP),
     }

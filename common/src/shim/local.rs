@@ -63,6 +63,21 @@ pub(super) fn patch(paths: &Paths) -> Reply {
     Reply::ok(format!("version:{} ", signature(paths)))
 }
 
+/// `replace`: has the services run the programs of the bundle that was uploaded; the machine goes on.
+pub(super) fn replace(paths: &Paths) -> Reply {
+    match roots::take_over(paths) {
+        Ok(header) => {
+            let text = format!("replace: the programs of {} run, until the next start", header.version);
+            journal::note(paths, "shim", &text);
+            Reply::ok(text + "\n")
+        }
+        Err(error) => {
+            journal::note(paths, "shim", &format!("replace: {error}"));
+            Reply::fail(1, format_args!("replace: {error}"))
+        }
+    }
+}
+
 /// Waits until the boot has finished, by an event of its folder; returns whether it has.
 fn wait_for_boot(paths: &Paths, limit: Duration) -> bool {
     let start = Instant::now();

@@ -79,6 +79,8 @@ pub enum Call {
     },
     /// `timeline`: how the start went.
     Timeline,
+    /// `replace`: the programs of the bundle that was uploaded, without a restart.
+    Replace,
     /// `help`.
     Help,
     /// Everything else that is known: the role's core answers. Base name, then arguments.
@@ -219,7 +221,7 @@ fn program(command: &str, words: Vec<String>) -> Result<Call, Refused> {
         ("ls" | "cp" | "cat" | "ping" | "arping" | "systemctl" | "poweroff", _) => {
             Err(wrong("these arguments are not known"))
         }
-        ("status" | "logs" | "timeline" | "help", _) => script(name, words),
+        ("status" | "logs" | "timeline" | "replace" | "help", _) => script(name, words),
         (name, _) if OPERATOR.contains(&name) => script(name, words),
         _ => Err(Refused::Unknown(shown(command))),
     }
@@ -258,6 +260,7 @@ pub fn script(name: &str, mut words: Vec<String>) -> Result<Call, Refused> {
         ("status", []) => Ok(Call::Status),
         ("logs", [] | [_]) => Ok(Call::Logs { service: list.first().map(|s| (*s).to_owned()) }),
         ("timeline", []) => Ok(Call::Timeline),
+        ("replace", []) => Ok(Call::Replace),
         ("help", _) => Ok(Call::Help),
         (name, _) if CORE.contains(&name) || OPERATOR.contains(&name) => {
             words.insert(0, name.to_owned());
@@ -274,7 +277,8 @@ pub fn script(name: &str, mut words: Vec<String>) -> Result<Call, Refused> {
             | "filesystem_writable_check.py"
             | "status"
             | "logs"
-            | "timeline",
+            | "timeline"
+            | "replace",
             _,
         ) => Err(wrong("a wrong number of arguments")),
         _ => Err(Refused::Unknown(shown(name))),
@@ -385,6 +389,7 @@ mod tests {
         );
         assert_eq!(of("logs core"), Call::Logs { service: Some("core".into()) });
         assert_eq!(of("timeline"), Call::Timeline);
+        assert_eq!(of("replace"), Call::Replace);
         assert_eq!(of("diff vm_dhcp_entry.json.1"), core(&["diff", "vm_dhcp_entry.json.1"]));
         assert_eq!(of("cut 7"), core(&["cut", "7"]));
         assert_eq!(of(""), Call::Help);
