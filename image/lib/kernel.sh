@@ -11,6 +11,11 @@ unpack_kernel() {
     rm -rf "$CACHE"/kernel-*
     dpkg-deb -x "$(deb "$name" "$version")" "$KERNEL.part"
     depmod -b "$KERNEL.part" "$KVER"
+    if [ "$ARCH" = arm64 ]; then
+        cp "$KERNEL.part/boot/vmlinuz-$KVER" "$KERNEL.part/vmlinux"
+        mv "$KERNEL.part" "$KERNEL"
+        return
+    fi
     # The kernel image is an xz stream behind its loader; QEMU starts the plain ELF file faster.
     local bz=$KERNEL.part/boot/vmlinuz-$KVER at
     at=$(LC_ALL=C grep -abom1 $'\xfd7zXZ' "$bz" | head -1 | cut -d: -f1)
@@ -18,6 +23,20 @@ unpack_kernel() {
     tail -c "+$((at + 1))" "$bz" | xz -dc > "$KERNEL.part/vmlinux" 2>/dev/null || true
     [ -s "$KERNEL.part/vmlinux" ] || die "cannot unpack the kernel image"
     mv "$KERNEL.part" "$KERNEL"
+}
+
+# Of names of modules those that the kernel of another architecture has too, or has built in.
+having() {
+    local name known lacking=()
+    known=$(sed 's/:.*//' "$KERNEL/lib/modules/$KVER"/modules.{dep,builtin})
+    for name in "$@"; do
+        if grep -q "/${name//[-_]/[-_]}\.ko$" <<< "$known"; then
+            echo "$name"
+        else
+            lacking+=("$name")
+        fi
+    done
+    [ ${#lacking[@]} = 0 ] || say "kernel $KVER has not: ${lacking[*]}" >&2
 }
 
 # Copies the modules that a list file names, with all they depend on, below a root.
@@ -30,6 +49,7 @@ copy_modules() {
         esac
     done | sort -u)
     mkdir -p "$dst" "$CACHE/none"
+    [ "$ARCH" = amd64 ] || names=$(having $names)
     found=$(modprobe -C "$CACHE/none" -d "$KERNEL" -S "$KVER" -a -D $names) || die "$list: a module is missing in kernel $KVER"
     awk '$1 == "insmod" { print $2 }' <<< "$found" | sort -u | sed "s#^$src/##" |
         tar -C "$src" -cf - --files-from=- | tar -C "$dst" -xf -
@@ -44,25 +64,24 @@ copy_dmsetup() {
     for name in dmsetup libc6 libdevmapper1.02.1 libselinux1 libudev1 libpcre2-8-0; do
         dpkg-deb -x "$(deb "$name" "$(locked | awk -v name="$name" '$2 == name { print $3; exit }')")" "$all"
     done
-    mkdir -p "$tree/usr/lib/x86_64-linux-gnu" "$tree/usr/lib64"
+    mkdir -p "$tree/usr/lib/$MULTIARCH" "$tree/usr/lib64" "$tree$(dirname "$LOADER")"
     ln -s usr/lib64 "$tree/lib64"
     cp "$all/sbin/dmsetup" "$tree/bin/"
-    cp -L "$all/lib64/ld-linux-x86-64.so.2" "$tree/usr/lib64/" 2>/dev/null ||
-        cp -L "$all"/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 "$tree/usr/lib64/"
+    cp -L "$(find "$all" -name "${LOADER##*/}" ! -type d ! -xtype l | head -n 1)" "$tree$LOADER"
     for name in libc.so.6 libm.so.6 libdevmapper.so.1.02.1 libselinux.so.1 libudev.so.1 libpcre2-8.so.0; do
         library=$(find "$all" -name "$name" | head -n 1)
         [ -n "$library" ] || die "no $name for the RAM disk"
-        cp -L "$library" "$tree/usr/lib/x86_64-linux-gnu/$name"
+        cp -L "$library" "$tree/usr/lib/$MULTIARCH/$name"
     done
     rm -rf "$all"
-    chroot "$tree" /bin/dmsetup --version > /dev/null 2>&1 || chroot "$tree" /lib64/ld-linux-x86-64.so.2 --list /bin/dmsetup > /dev/null ||
+    foreign || chroot "$tree" /bin/dmsetup --version > /dev/null 2>&1 || chroot "$tree" "$LOADER" --list /bin/dmsetup > /dev/null ||
         die "dmsetup lacks a library in the RAM disk"
 }
 
 # Makes the RAM disk: busybox, dmsetup, the storage drivers, initrd/init.
 build_initrd() {
     local out=$1 tree=$CACHE/initrd key
-    key=$(key_of initrd modules.initrd lib/kernel.sh packages.lock)
+    key=$(key_of initrd modules.initrd lib/kernel.sh lib/arch.sh "${LOCK##*/}")
     if [ "$(cat "$CACHE/initrd.key" 2>/dev/null)" != "$key" ]; then
         rm -rf "$tree" "$CACHE/busybox"
         mkdir -p "$tree"/{bin,dev,proc,sys,new,ro,rw} "$tree/usr/lib"
@@ -70,7 +89,7 @@ build_initrd() {
         ln -s usr/lib "$tree/lib"
         dpkg-deb -x "$(deb busybox-static "$(locked | awk '$2 == "busybox-static" { print $3 }')")" "$CACHE/busybox"
         cp "$CACHE/busybox/bin/busybox" "$tree/bin/"
-        "$tree/bin/busybox" --list | grep -vx busybox | xargs -I{} ln -s busybox "$tree/bin/{}"
+        applets "$tree/bin/busybox" | grep -vx busybox | xargs -I{} ln -s busybox "$tree/bin/{}"
         copy_dmsetup "$tree"
         install -m 755 initrd/init "$tree/init"
         copy_modules modules.initrd "$tree"

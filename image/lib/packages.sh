@@ -6,9 +6,13 @@
 SUITE=bookworm
 DEBS=$CACHE/debs
 LOCK=$IMAGE/packages.lock
+[ "${ARCH:=amd64}" = amd64 ] || LOCK=$IMAGE/packages.$ARCH.lock
 
 # The packages that packages.list names for a set.
-wanted() { sed -e 's/#.*//' "$IMAGE/packages.list" | awk -v set="$1" '$1 == set { for (i = 2; i <= NF; i++) print $i }'; }
+wanted() {
+    sed -e 's/#.*//' -e "s/linux-image-amd64/linux-image-$ARCH/" "$IMAGE/packages.list" |
+        awk -v set="$1" '$1 == set { for (i = 2; i <= NF; i++) print $i }'
+}
 
 # What the lock was made from.
 request() { key_of packages.list packages.trim; }
@@ -31,7 +35,8 @@ Dir::Etc::preferencesparts "/dev/null";
 Dir::State "$apt/state";
 Dir::State::status "$apt/status";
 Dir::Cache "$apt/cache";
-APT::Architecture "amd64";
+APT::Architecture "$ARCH";
+APT::Architectures "$ARCH";
 APT::Install-Recommends "0";
 APT::Sandbox::User "root";
 Acquire::ForceHash "SHA256";
@@ -56,12 +61,13 @@ resolve() {
     local root debug kernel
     root=$(apt-get install -y --print-uris $(wanted root) | as_lines)
     debug=$(apt-get install -y --print-uris $(wanted root) $(wanted debug) | as_lines)
-    kernel=$(apt-cache depends linux-image-amd64 | awk '/Depends: linux-image-/ { print $2 }')
+    kernel=$(apt-cache depends "linux-image-$ARCH" | awk '/Depends: linux-image-/ { print $2 }')
     [ -n "$root" ] && [ -n "$debug" ] && [ -n "$kernel" ] || die "the archive cannot satisfy packages.list"
     {
         echo "$root" | sed 's/^/root /'
-        echo "$debug" | grep -vxF "$root" | sed 's/^/debug /'
-        apt-get download --print-uris $(wanted build | sed "s/^linux-image-amd64$/$kernel/") | as_lines | sed 's/^/build /'
+        # None is left where no set asks for more.
+        { echo "$debug" | grep -vxF "$root" || true; } | sed 's/^/debug /'
+        apt-get download --print-uris $(wanted build | sed "s/^linux-image-$ARCH$/$kernel/") | as_lines | sed 's/^/build /'
     } | awk 'NR == FNR { skip[$1]; next } !($1 != "build" && $2 in skip)' <(unused) - | LC_ALL=C sort
 }
 

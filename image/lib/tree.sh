@@ -63,7 +63,7 @@ check_libraries() {
     local tree=$1 bad
     bad=$(cd "$tree" && find "${@:2}" -type f ! -name busybox \( -perm /111 -o -name '*.so*' \) | while read -r file; do
         [ "$(head -c4 "$file" | tail -c3)" = ELF ] || continue
-        chroot "$tree" /lib64/ld-linux-x86-64.so.2 --list "/$file" 2>&1 |
+        chroot "$tree" "$LOADER" --list "/$file" 2>&1 |
             sed -n -e "s#.*: \(.*\): cannot open shared object.*#/$file lacks \1#p" -e "s#^\s*\(.*\) => not found.*#/$file lacks \1#p"
     done)
     [ -z "$bad" ] || die "missing libraries:
@@ -76,12 +76,16 @@ squash() { mksquashfs "$@" -comp zstd -Xcompression-level 15 -all-time 0 -mkfs-t
 # Makes the base where its inputs changed; leaves it as cache/base.sq with its tree.
 build_base() {
     local tree=$1 key
-    key=$DEBUG_SHELL-$(key_of packages.lock packages.trim prune.list modules.txt folders.txt rootfs debug lib/tree.sh lib/bill.sh)
+    key=$DEBUG_SHELL-$(key_of "${LOCK##*/}" packages.trim prune.list modules.txt folders.txt rootfs debug lib/tree.sh lib/bill.sh lib/kernel.sh)
     [ "$(cat "$tree.key" 2>/dev/null)" != "$key" ] || return 0
     say "laying out the root"
     lay_out "$tree"
-    say "checking libraries"
-    check_libraries "$tree" usr
+    if foreign; then
+        say "libraries are not checked: no program of $ARCH runs here"
+    else
+        say "checking libraries"
+        check_libraries "$tree" usr
+    fi
     check_copyrights "$tree"
     say "compressing $(du -sm "$tree" | cut -f1) MiB"
     rm -f "$tree.sq"
