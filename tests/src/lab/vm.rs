@@ -5,6 +5,7 @@ mod agent;
 mod json;
 mod qmp;
 mod saved;
+pub mod writes;
 
 use std::{
     os::unix::net::UnixStream,
@@ -78,6 +79,8 @@ pub struct Config {
     pub nics: Vec<Nic>,
     /// Network namespace that QEMU runs in; the taps lie there.
     pub namespace: Option<String>,
+    /// Where every write to the disk is recorded, in order, besides ([`writes`]).
+    pub record: Option<PathBuf>,
 }
 
 impl Config {
@@ -95,6 +98,7 @@ impl Config {
             memory: 384,
             nics: Vec::new(),
             namespace: None,
+            record: None,
         }
     }
 
@@ -114,6 +118,7 @@ impl Config {
             memory: 384,
             nics: Vec::new(),
             namespace: None,
+            record: None,
         }
     }
 
@@ -152,7 +157,11 @@ impl Config {
             &self.memory.to_string(),
         ]);
         command.args(["-serial", &format!("file:{}", path("serial.log")), "-device", "virtio-rng-pci"]);
-        command.args(["-drive", &format!("file={},if=virtio,format=qcow2", path("disk.qcow2"))]);
+        let disk = path("disk.qcow2");
+        match &self.record {
+            None => command.args(["-drive", &format!("file={disk},if=virtio,format=qcow2")]),
+            Some(record) => command.args(writes::options(&disk, record)),
+        };
         command.args(["-qmp", &format!("unix:{},server=on,wait=off", path("qmp"))]);
         command.args(["-chardev", &format!("socket,path={},server=on,wait=off,id=qga", path("qga"))]);
         command.args([

@@ -1,12 +1,18 @@
-//! What takes long: a patch archive as large as the reference's, new roots, other formats, stores that fall silent, and
+//! What takes long: power cuts, arm64, a patch archive as large as the reference's, new roots, other formats, stores that fall silent, and
 //! downloads over restarts.
 
+mod arm64;
+mod cuts;
 mod formats;
 #[path = "../image/lab.rs"]
 #[allow(dead_code)]
 mod lab;
+mod memory;
 mod roots;
 mod stores;
+#[path = "../image/traffic.rs"]
+#[allow(dead_code)]
+mod traffic;
 
 use std::fs;
 

@@ -8,14 +8,20 @@ use std::{
 
 use tests::lab::{Process, vm::Vm, wait_until};
 
-use crate::lab::{Lab, Role, STEP, stdout};
+use crate::{
+    lab::{Lab, Role, STEP, stdout},
+    traffic::{Client, send},
+};
 
-fn image() -> PathBuf {
+/// What gives a guest its lease.
+const LEASE: &str = r#"{"host_name":"web","mac_address":"02:00:00:00:00:0a","ipv4_address":"10.1.1.20","ipv6_duid":"00:03:00:01:02:00:00:00:00:0a","default_gateway":"10.1.1.1","default_entry":true,"type":"dhcpentry"}"#;
+
+pub(crate) fn image() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../image")
 }
 
 /// Runs a script of the build, in its folder.
-fn script(script: &str, arguments: &[&Path]) {
+pub(crate) fn script(script: &str, arguments: &[&Path]) {
     let ran = Command::new("bash").current_dir(image()).args(["-ec", script, "-"]).args(arguments).output();
     let ran = ran.expect("bash");
     assert!(ran.status.success(), "{script}: {ran:?}");
@@ -135,13 +141,8 @@ fn a_new_root_is_tried_and_kept_and_one_that_dies_is_taken_back() {
 #[test]
 fn a_root_whose_role_does_not_become_ready_is_taken_back() {
     let machine = Patched::new(Role::ConsoleProxy);
-    // The same root with a console proxy that ends at once.
-    let root = machine.file("root.squashfs");
-    let text = "cp cache/tree.sq \"$1\"; mkdir \"$2\"; cp -a cache/tree/opt \"$2/\"; cp \"$2/opt/trivium/boot\" \"$2/opt/trivium/cpvm\"
-                mksquashfs \"$2/opt\" \"$1\" -keep-as-directory -quiet -no-progress -comp zstd >/dev/null";
-    script(text, &[&root, &machine.file("tree")]);
     let bad = machine.file("bad.bundle");
-    bundle(&root, '3', &bad);
+    bundle(&other_programs(&machine, "cpvm", true), '3', &bad);
     let (done, said) = machine.patch(&bad);
     assert!(done, "{said}");
     machine.vm.agent(STEP).restart();
@@ -152,6 +153,85 @@ fn a_root_whose_role_does_not_become_ready_is_taken_back() {
     machine.lab.wait_ssh(&machine.vm);
     let status = machine.status();
     assert!(status.contains(" in slot a\n") && status.contains("slot b was tried"), "{status}");
+}
+
+/// A root whose programs are those of the image with a byte more, which changes nothing of what they do, or, where
+/// `broken` is set, end at once.
+fn other_programs(machine: &Patched, role: &str, broken: bool) -> PathBuf {
+    let (root, tree) = (machine.file("programs.squashfs"), machine.file("programs"));
+    let change = if broken {
+        format!("cp \"$2/opt/trivium/boot\" \"$2/opt/trivium/{role}\"")
+    } else {
+        format!("printf x >> \"$2/opt/trivium/{role}\"")
+    };
+    let text = format!(
+        "rm -rf \"$1\" \"$2\"; cp cache/tree.sq \"$1\"; mkdir \"$2\"; cp -a cache/tree/opt \"$2/\"; {change}
+         mksquashfs \"$2/opt\" \"$1\" -keep-as-directory -quiet -no-progress -comp zstd >/dev/null"
+    );
+    script(&text, &[&root, &tree]);
+    root
+}
+
+#[test]
+fn new_programs_are_taken_over_without_a_lost_answer_and_bad_ones_are_taken_back() {
+    let machine = Patched::new(Role::Router);
+    let lab = &machine.lab;
+    let refused = lab.ssh("replace");
+    assert!(!refused.status.success(), "there is nothing to replace them with: {refused:?}");
+    let client = Client::new(lab, "guest", "02:00:00:00:00:0a");
+    send(lab, "vm_dhcp_entry.json.1", LEASE);
+    assert_eq!(client.lease(), "10.1.1.20 10.1.1.1 web");
+    let process = |vm: &Vm| {
+        let mut agent = vm.agent(STEP);
+        ["core", "serve"].map(|name| {
+            agent.run("/usr/bin/s6-svstat", &["-o", "pid", &format!("/run/service/{name}")]).stdout
+        })
+    };
+    for (salt, broken) in [('5', false), ('6', true)] {
+        let new = machine.file("programs.bundle");
+        bundle(&other_programs(&machine, "router", broken), salt, &new);
+        assert!(machine.patch(&new).0);
+        let before = process(&machine.vm);
+        let asked = ask(lab);
+        let leases = client.net.spawn(
+            "sh",
+            &[
+                "-c",
+                "while :; do udhcpc -f -n -q -t 1 -T 10 -i eth0 -s /bin/true >/dev/null 2>&1 && \
+                     echo answered || echo lost; sleep 0.2; done",
+            ],
+        );
+        wait_until("some answers", STEP, || {
+            [&asked, &leases].iter().all(|log| log.output().lines().count() >= 5)
+        });
+        let replaced = lab.ssh("replace");
+        let told = stdout(&replaced) + &String::from_utf8_lossy(&replaced.stderr);
+        assert_eq!(replaced.status.success(), !broken, "{told}");
+        assert!(
+            told.contains(if broken { "those of before run again" } else { "run, until the next start" }),
+            "{told}"
+        );
+        let seen = [asked.output().lines().count(), leases.output().lines().count()];
+        wait_until("some answers more", STEP, || {
+            asked.output().lines().count() >= seen[0] + 5 && leases.output().lines().count() >= seen[1] + 5
+        });
+        let (names, leases) = (asked.output(), leases.output());
+        println!("broken {broken}: {} answers and {} leases", names.lines().count(), leases.lines().count());
+        let after = process(&machine.vm);
+        assert!(
+            after[0] != before[0] && after[1] != before[1],
+            "both were started anew: {before:?} {after:?}"
+        );
+        if !broken {
+            assert!(!names.contains("lost") && !leases.contains("lost"), "{names}{leases}");
+        }
+        let status = machine.status();
+        // What was taken back is the program that was taken over first: of another version than the root.
+        assert!(
+            status.contains("programs: those of 4.22.0-") && status.contains("health: healthy"),
+            "{status}"
+        );
+    }
 }
 
 #[test]

@@ -96,7 +96,7 @@ impl Lab {
     }
 
     /// Puts the three cards of a machine behind the bridges of a role.
-    fn plug(&self, mut config: Config, role: Role) -> Config {
+    pub(crate) fn plug(&self, mut config: Config, role: Role) -> Config {
         config.nics.clear();
         for (index, bridge) in role.bridges().iter().enumerate() {
             config = config.behind(&self.host, bridge, &format!("02:00:4c:00:00:0{index}"));

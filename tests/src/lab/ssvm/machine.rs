@@ -64,6 +64,20 @@ pub fn with_image<F: Future<Output = ()>>(
     with_bucket: bool,
     scene: impl FnOnce(Machine) -> F,
 ) {
+    with(parts, None, with_bucket, scene);
+}
+
+/// The same with so much memory, in MiB.
+pub fn in_small_machine<F: Future<Output = ()>>(memory: u32, scene: impl FnOnce(Machine) -> F) {
+    with(None, Some(memory), false, scene);
+}
+
+fn with<F: Future<Output = ()>>(
+    parts: Option<&Path>,
+    memory: Option<u32>,
+    with_bucket: bool,
+    scene: impl FnOnce(Machine) -> F,
+) {
     let host = Namespace::new("store");
     let networks = [
         ("control", &["169.254.0.1/16"][..]),
@@ -86,15 +100,16 @@ pub fn with_image<F: Future<Output = ()>>(
     runtime.block_on(async {
         let folder = tempfile::tempdir().unwrap();
         let desk = Desk::open(folder.path(), VM).await;
-        let vm = start(&host, parts);
+        let vm = start(&host, parts, memory);
         vm.deliver(&boot_line(VM), STEP);
         desk.joined().await;
         scene(Machine { vm: Some(vm), desk, bucket, host, folder }).await;
     });
 }
 
-fn start(host: &Namespace, parts: Option<&Path>) -> Vm {
+fn start(host: &Namespace, parts: Option<&Path>, memory: Option<u32>) -> Vm {
     let plug = |mut config: Config| {
+        config.memory = memory.unwrap_or(config.memory);
         config.nics.clear();
         for (index, bridge) in ["control", "mgmt", "public"].into_iter().enumerate() {
             config = config.behind(host, bridge, &format!("02:00:4c:00:00:0{index}"));
